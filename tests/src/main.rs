@@ -1,0 +1,2 @@
+//! socklife.
+fn main() {}
