@@ -1,2 +1,38 @@
-//! socklife.
-fn main() {}
+//! `cargo xtask`: build, test and check socklife.
+
+mod apt;
+mod bpf_linker;
+mod build_ebpf;
+mod cache;
+mod cargo;
+mod cmd;
+mod debian_version;
+mod debian_web;
+mod object_file;
+mod output;
+mod record;
+mod rust_src;
+mod toolchain;
+mod workspace;
+
+use clap::{Parser, Subcommand};
+
+/// Build, test and check socklife.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build app-ebpf/socklife.bpf.o from source.
+    BuildEbpf(build_ebpf::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().task {
+        Task::BuildEbpf(args) => build_ebpf::run(&args),
+    }
+}

@@ -1,0 +1,273 @@
+//! A private apt state: Debian's packages without touching the system's own lists.
+//!
+//! The mirrors are those that this machine's apt is set up with; the suites are ours. Signatures
+//! are checked against Debian's keyring as ever.
+
+use std::{
+    cell::Cell,
+    cmp::Ordering,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{cache, cmd, debian_version, output};
+
+const SUITES: &[&str] = &[
+    "bullseye",
+    "bookworm",
+    "bookworm-backports",
+    "trixie",
+    "trixie-backports",
+    "sid",
+];
+const SECURITY_SUITES: &[&str] = &["bullseye-security", "bookworm-security", "trixie-security"];
+const KEYRINGS: &[&str] = &[
+    "/usr/share/keyrings/debian-archive-keyring.gpg",
+    "/usr/share/keyrings/debian-archive-keyring.pgp",
+];
+/// Lists younger than this serve without an update.
+const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The private apt state in the cache.
+pub struct Apt {
+    dir: PathBuf,
+    updated: Cell<bool>,
+}
+
+impl Apt {
+    /// Opens the state; the lists are fetched when something is looked for.
+    pub fn open() -> Result<Self> {
+        for program in ["apt-get", "dpkg-deb"] {
+            ensure!(
+                cmd::find_on_path(program).is_some(),
+                "{program} is not on PATH: Debian's packages can only be had on a Debian system"
+            );
+        }
+        let dir = cache::dir("apt")?;
+        for sub in ["lists/partial", "archives/partial"] {
+            cache::dir(Path::new("apt").join(sub))?;
+        }
+        cache::write(&dir.join("sources.list"), sources()?.as_bytes())?;
+        Ok(Self {
+            dir,
+            updated: Cell::new(false),
+        })
+    }
+
+    /// Looks for something in the lists; brings them up to date if they are old or lack it.
+    ///
+    /// An update that fails is said, and the lists at hand decide.
+    pub fn find<T>(&self, look: impl Fn(&Self) -> Result<Option<T>>) -> Result<Option<T>> {
+        if !self.updated.get() {
+            if self.is_fresh()
+                && let Some(found) = look(self)?
+            {
+                return Ok(Some(found));
+            }
+            self.update()?;
+        }
+        look(self)
+    }
+
+    /// The versions of a package in all suites, newest first.
+    pub fn versions(&self, package: &str) -> Result<Vec<String>> {
+        let table = cmd::output(self.command("apt-cache").args(["madison", package]))?;
+        let mut versions: Vec<String> = table
+            .lines()
+            .filter_map(|line| line.split('|').nth(1))
+            .map(|version| version.trim().to_owned())
+            .collect();
+        versions.sort_by(|a, b| debian_version::compare(b, a));
+        versions.dedup();
+        Ok(versions)
+    }
+
+    /// The names of all packages that start with `prefix`.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        let names = cmd::output(self.command("apt-cache").args(["pkgnames", prefix]))?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// The packages that one version of a package depends on, first alternatives, with the exact
+    /// version where one is asked for.
+    pub fn depends(&self, package: &str, version: &str) -> Result<Vec<(String, Option<String>)>> {
+        let spec = format!("{package}={version}");
+        let text = cmd::output(self.command("apt-cache").args(["show", &spec]))?;
+        let field = text
+            .lines()
+            .find_map(|line| line.strip_prefix("Depends: "))
+            .unwrap_or_default();
+        Ok(parse_depends(field))
+    }
+
+    /// Downloads one version of a package; the `.deb` stays in the cache.
+    pub fn download(&self, package: &str, version: &str) -> Result<PathBuf> {
+        // As apt names the file, but for the architecture.
+        let name = format!("{package}_{}.deb", version.replace(':', "%3a"));
+        let target = self.dir.join("archives").join(&name);
+        if target.is_file() {
+            return Ok(target);
+        }
+        output::step(format!("downloading {package} {version}"));
+        let scratch = Path::new("apt/archives").join(format!("{name}.d"));
+        let scratch = cache::make_dir(scratch, |dir| {
+            let spec = format!("{package}={version}");
+            cmd::output(
+                self.command("apt-get")
+                    .args(["download", &spec])
+                    .current_dir(dir),
+            )?;
+            Ok(())
+        })?;
+        let file = fs::read_dir(&scratch)
+            .with_context(|| format!("cannot read {}", scratch.display()))?
+            .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+            .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
+            .with_context(|| format!("apt-get downloaded no .deb of {package} {version}"))?;
+        cache::replace(&file, &target)?;
+        fs::remove_dir_all(&scratch)
+            .with_context(|| format!("cannot remove {}", scratch.display()))?;
+        Ok(target)
+    }
+
+    fn is_fresh(&self) -> bool {
+        fs::metadata(self.stamp())
+            .and_then(|stamp| stamp.modified())
+            .is_ok_and(|time| time.elapsed().is_ok_and(|age| age < FRESH))
+    }
+
+    fn stamp(&self) -> PathBuf {
+        self.dir.join("updated")
+    }
+
+    fn update(&self) -> Result<()> {
+        output::step("updating the private apt lists (40 MB when they are new)");
+        self.updated.set(true);
+        match cmd::output(self.command("apt-get").args(["--quiet", "update"])) {
+            Ok(_) => cache::write(&self.stamp(), b""),
+            // One suite that a mirror lacks must not hide the others.
+            Err(error) => {
+                output::step(format!("not all lists could be updated: {error}"));
+                Ok(())
+            }
+        }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let dir = self.dir.display();
+        let mut command = Command::new(program);
+        command.env("LC_ALL", "C");
+        for option in [
+            format!("Dir::Etc::sourcelist={dir}/sources.list"),
+            "Dir::Etc::sourceparts=-".to_owned(),
+            format!("Dir::State::lists={dir}/lists"),
+            format!("Dir::Cache={dir}"),
+            // Nothing is installed as far as this state knows, and nothing will be.
+            "Dir::State::status=/dev/null".to_owned(),
+            "APT::Sandbox::User=root".to_owned(),
+            "APT::Architecture=amd64".to_owned(),
+            // Only the package lists: the rest would cost more than they do.
+            "Acquire::Languages=none".to_owned(),
+            "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false".to_owned(),
+            "Acquire::IndexTargets::deb::DEP-11-icons-small::DefaultEnabled=false".to_owned(),
+            "Acquire::IndexTargets::deb::DEP-11-icons::DefaultEnabled=false".to_owned(),
+            "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".to_owned(),
+            "Acquire::Retries=1".to_owned(),
+        ] {
+            command.arg("-o").arg(option);
+        }
+        command
+    }
+}
+
+/// Unpacks a `.deb` into a directory.
+pub fn unpack(deb: &Path, into: &Path) -> Result<()> {
+    cmd::output(Command::new("dpkg-deb").arg("-x").arg(deb).arg(into))?;
+    Ok(())
+}
+
+/// Our suites on this machine's mirrors.
+fn sources() -> Result<String> {
+    let uris = cmd::output(Command::new("apt-get").args([
+        "indextargets",
+        "--format",
+        "$(REPO_URI)",
+        "Created-By: Packages",
+    ]))?;
+    let mirror = |path: &str| uris.lines().find(|uri| uri.ends_with(path));
+    let Some(keyring) = KEYRINGS.iter().find(|keyring| Path::new(keyring).is_file()) else {
+        bail!("Debian's keyring is missing: install the package debian-archive-keyring");
+    };
+    let mut text = String::new();
+    let mut add = |uri: &str, suites: &[&str]| {
+        for suite in suites {
+            text += &format!("deb [signed-by={keyring} arch=amd64] {uri} {suite} main\n");
+        }
+    };
+    add(
+        mirror("/debian/")
+            .context("this machine's apt sources name no Debian mirror (…/debian/)")?,
+        SUITES,
+    );
+    if let Some(uri) = mirror("/debian-security/") {
+        add(uri, SECURITY_SUITES);
+    }
+    Ok(text)
+}
+
+fn parse_depends(field: &str) -> Vec<(String, Option<String>)> {
+    field
+        .split(',')
+        .filter_map(|alternatives| alternatives.split('|').next())
+        .filter_map(|first| {
+            let mut words = first.split_whitespace();
+            let name = words.next()?.split(':').next()?.to_owned();
+            let exact = match (words.next(), words.next()) {
+                (Some("(="), Some(version)) => Some(version.trim_end_matches(')').to_owned()),
+                _ => None,
+            };
+            Some((name, exact))
+        })
+        .collect()
+}
+
+/// The newest of some versions by dpkg's order.
+pub fn newest<'a>(versions: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    versions.into_iter().fold(None, |best, version| match best {
+        Some(best) if debian_version::compare(best, version) != Ordering::Less => Some(best),
+        _ => Some(version),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_the_first_alternatives() {
+        let field = "libc6 (>= 2.34), a-dev (= 1.2-3~deb12u2), gcc:any | clang, libz";
+        let names = parse_depends(field);
+        assert_eq!(
+            names,
+            [
+                ("libc6".to_owned(), None),
+                ("a-dev".to_owned(), Some("1.2-3~deb12u2".to_owned())),
+                ("gcc".to_owned(), None),
+                ("libz".to_owned(), None),
+            ]
+        );
+    }
+
+    #[test]
+    fn newest_is_by_dpkg_order() {
+        assert_eq!(
+            newest(["5.10.0-9", "5.10.0-46", "5.10.0-43"]),
+            Some("5.10.0-46")
+        );
+        assert_eq!(newest([]), None);
+    }
+}
