@@ -13,6 +13,7 @@ use crate::{
     cargo::{self, Metadata},
     object_file, output,
     record::{Record, sha256},
+    rustc_wrapper,
     toolchain::{Choice, Toolchain},
     workspace,
 };
@@ -185,6 +186,7 @@ fn command(
         // bpf-linker loads the libLLVM of the compiler.
         .env("LD_LIBRARY_PATH", &toolchain.rustc.library_path)
         .env("RUSTC", &toolchain.rustc.program);
+    rustc_wrapper::wrap(&mut command, TARGET)?;
     if toolchain.source.kind != "sysroot" {
         // The only way to have build-std's source elsewhere than in the sysroot.
         command.env("__CARGO_TESTS_ONLY_SRC_ROOT", &toolchain.source.library);

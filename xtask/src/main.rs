@@ -12,6 +12,7 @@ mod object_file;
 mod output;
 mod record;
 mod rust_src;
+mod rustc_wrapper;
 mod toolchain;
 mod workspace;
 
@@ -32,6 +33,7 @@ enum Task {
 }
 
 fn main() -> anyhow::Result<()> {
+    rustc_wrapper::become_rustc_if_called()?;
     match Cli::parse().task {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
     }
