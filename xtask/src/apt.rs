@@ -76,14 +76,19 @@ impl Apt {
     /// The versions of a package in all suites, newest first.
     pub fn versions(&self, package: &str) -> Result<Vec<String>> {
         let table = cmd::output(self.command("apt-cache").args(["madison", package]))?;
-        let mut versions: Vec<String> = table
-            .lines()
-            .filter_map(|line| line.split('|').nth(1))
-            .map(|version| version.trim().to_owned())
-            .collect();
-        versions.sort_by(|a, b| debian_version::compare(b, a));
-        versions.dedup();
-        Ok(versions)
+        Ok(parse_versions(&table, ""))
+    }
+
+    /// The versions of a package for the release that runs here, newest first; those of all
+    /// suites where it has none.
+    pub fn versions_here(&self, package: &str) -> Result<Vec<String>> {
+        let table = cmd::output(self.command("apt-cache").args(["madison", package]))?;
+        let here = parse_versions(&table, &codename());
+        Ok(if here.is_empty() {
+            parse_versions(&table, "")
+        } else {
+            here
+        })
     }
 
     /// The names of all packages that start with `prefix`.
@@ -166,6 +171,9 @@ impl Apt {
             "Dir::Etc::sourceparts=-".to_owned(),
             format!("Dir::State::lists={dir}/lists"),
             format!("Dir::Cache={dir}"),
+            // Some containers turn these off, and each question then takes seconds.
+            "Dir::Cache::pkgcache=pkgcache.bin".to_owned(),
+            "Dir::Cache::srcpkgcache=srcpkgcache.bin".to_owned(),
             // Nothing is installed as far as this state knows, and nothing will be.
             "Dir::State::status=/dev/null".to_owned(),
             "APT::Sandbox::User=root".to_owned(),
@@ -188,6 +196,32 @@ impl Apt {
 pub fn unpack(deb: &Path, into: &Path) -> Result<()> {
     cmd::output(Command::new("dpkg-deb").arg("-x").arg(deb).arg(into))?;
     Ok(())
+}
+
+/// The versions in a table of `apt-cache madison`, of the suites that start with `release`.
+fn parse_versions(table: &str, release: &str) -> Vec<String> {
+    let mut versions: Vec<String> = table
+        .lines()
+        .filter_map(|line| {
+            let mut columns = line.split('|').skip(1);
+            let version = columns.next()?.trim();
+            let suite = columns.next()?.split_whitespace().nth(1)?;
+            suite.starts_with(release).then(|| version.to_owned())
+        })
+        .collect();
+    versions.sort_by(|a, b| debian_version::compare(b, a));
+    versions.dedup();
+    versions
+}
+
+/// The codename of the Debian release that runs here, empty if it is none.
+fn codename() -> String {
+    let text = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("VERSION_CODENAME="))
+        .unwrap_or_default()
+        .trim_matches('"')
+        .to_owned()
 }
 
 /// Our suites on this machine's mirrors.
@@ -260,6 +294,18 @@ mod tests {
                 ("libz".to_owned(), None),
             ]
         );
+    }
+
+    #[test]
+    fn versions_are_of_one_release_or_of_all() {
+        let table = " rustc-web | 1.96.0-1~deb13u1+b1 | http://host/debian trixie/main amd64 Packages\n \
+                      rustc-web | 1.85.0-3 | http://host/debian bookworm/main amd64 Packages\n \
+                      rustc-web | 1.96.0-1~deb12u2 | http://host/s bookworm-security/main amd64 Packages\n";
+        assert_eq!(
+            parse_versions(table, "bookworm"),
+            ["1.96.0-1~deb12u2", "1.85.0-3"]
+        );
+        assert_eq!(parse_versions(table, "").len(), 3);
     }
 
     #[test]

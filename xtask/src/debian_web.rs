@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     apt::{self, Apt},
-    cache, debian_version, output,
+    cache, output,
     rust_src::find_library,
     toolchain::{Rustc, Source},
 };
@@ -48,14 +48,16 @@ pub fn provision() -> Result<(Rustc, Source)> {
 fn fetch() -> Result<()> {
     output::step("looking for Debian's rustc-web and rust-web-src");
     let apt = Apt::open()?;
-    let version = apt
+    let (compiler, source) = apt
         .find(|apt| {
-            pair(&apt.versions("rustc-web")?, &apt.versions("rust-web-src")?)
-                .map_or(Ok(None), |version| Ok(Some(version)))
+            Ok(pair(
+                &apt.versions_here("rustc-web")?,
+                &apt.versions_here("rust-web-src")?,
+            ))
         })?
         .context("no suite has rustc-web and rust-web-src of one version")?;
-    let mut packages = closure(&apt, "rustc-web", &version)?;
-    packages.insert("rust-web-src".to_owned(), version);
+    let mut packages = closure(&apt, "rustc-web", &compiler)?;
+    packages.insert("rust-web-src".to_owned(), source);
     cache::make_dir(DIR, |dir| {
         for (package, version) in &packages {
             apt::unpack(&apt.download(package, version)?, dir)?;
@@ -65,17 +67,19 @@ fn fetch() -> Result<()> {
     Ok(())
 }
 
-/// The version of both packages: of the newest upstream version the build for the oldest suite,
-/// which asks for the oldest C library and so runs everywhere.
-fn pair(compilers: &[String], sources: &[String]) -> Option<String> {
-    let both = || compilers.iter().filter(|version| sources.contains(version));
-    let newest = debian_version::upstream(both().next()?);
-    both()
-        .rfind(|version| debian_version::upstream(version) == newest)
-        .cloned()
+/// The newest versions of compiler and source that were built from one source package.
+fn pair(compilers: &[String], sources: &[String]) -> Option<(String, String)> {
+    compilers.iter().find_map(|compiler| {
+        // A rebuild of the compiler alone has `+b1` at its end.
+        let built_from = compiler
+            .rsplit_once("+b")
+            .map_or(compiler.as_str(), |(from, _)| from);
+        let source = sources.iter().find(|source| *source == built_from)?;
+        Some((compiler.clone(), source.clone()))
+    })
 }
 
-/// A package and all it depends on, each in the oldest version offered.
+/// A package and all it depends on, each in the newest version for this release.
 fn closure(apt: &Apt, package: &str, version: &str) -> Result<BTreeMap<String, String>> {
     let mut chosen = BTreeMap::new();
     let mut open = vec![(package.to_owned(), Some(version.to_owned()))];
@@ -84,8 +88,12 @@ fn closure(apt: &Apt, package: &str, version: &str) -> Result<BTreeMap<String, S
             continue;
         }
         // A name without versions is a virtual package: something present provides it.
-        let Some(version) = exact.or(apt.versions(&package)?.pop()) else {
-            continue;
+        let version = match exact {
+            Some(version) => version,
+            None => match apt.versions_here(&package)?.into_iter().next() {
+                Some(version) => version,
+                None => continue,
+            },
         };
         open.extend(apt.depends(&package, &version)?);
         chosen.insert(package, version);
@@ -130,23 +138,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_pair_is_the_newest_upstream_for_the_oldest_suite() {
+    fn the_pair_is_of_one_source_package() {
         let owned = |versions: &[&str]| versions.iter().map(|v| v.to_string()).collect::<Vec<_>>();
-        let compilers = owned(&[
-            "1.96.0-1~deb13u1+b1",
-            "1.96.0-1~deb12u2",
-            "1.96.0-1~deb11u2",
-            "1.78.0-2",
-        ]);
-        let sources = owned(&[
-            "1.96.0-1~deb13u1",
-            "1.96.0-1~deb12u2",
-            "1.96.0-1~deb11u2",
-            "1.78.0-2",
-        ]);
+        let compilers = owned(&["1.96.0-1~deb13u1+b1", "1.96.0-1~deb12u2"]);
+        let both = owned(&["1.96.0-1~deb13u1", "1.96.0-1~deb12u2"]);
+        let expect = |compiler: &str, source: &str| Some((compiler.to_owned(), source.to_owned()));
         assert_eq!(
-            pair(&compilers, &sources).as_deref(),
-            Some("1.96.0-1~deb11u2")
+            pair(&compilers, &both),
+            expect("1.96.0-1~deb13u1+b1", "1.96.0-1~deb13u1")
+        );
+        assert_eq!(
+            pair(&compilers, &both[1..]),
+            expect("1.96.0-1~deb12u2", "1.96.0-1~deb12u2")
         );
         assert_eq!(pair(&compilers, &[]), None);
     }

@@ -16,6 +16,8 @@ mod rustc_wrapper;
 mod toolchain;
 mod workspace;
 
+use std::process::ExitCode;
+
 use clap::{Parser, Subcommand};
 
 /// Build, test and check socklife.
@@ -32,9 +34,19 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    rustc_wrapper::become_rustc_if_called()?;
-    match Cli::parse().task {
+fn main() -> ExitCode {
+    let result = rustc_wrapper::become_rustc_if_called().and_then(|()| run(Cli::parse().task));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::step(format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
     }
 }
