@@ -1,2 +1,16 @@
-//! The types that the eBPF programs and user space share: what others call `-common`.
+//! `socklife_abi`: the types that the eBPF programs and user space share (what other projects call `-common`).
+//!
+//! `no_std` and free of aya, so that both sides build the same file: the list of events and their payloads
+//! ([`event`]), the list of programs ([`program`]), the kernel fields the programs read ([`kernel`]), what the loader
+//! sets ([`config`]), and what can be lost ([`counter`]).
 #![no_std]
+
+mod abi {
+    pub mod config;
+    pub mod counter;
+    pub mod event;
+    pub mod kernel;
+    pub mod program;
+}
+
+pub use abi::{config, counter, event, kernel, program};

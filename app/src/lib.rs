@@ -1,1 +1,13 @@
-//! socklife.
+//! What happened to this connection? socklife tells the life of TCP sockets, seen with eBPF.
+//!
+//! The way of an event: the programs of `app-ebpf` write a record to a ring buffer; [`kernel`] loads and attaches them
+//! and hands the records out; [`event`] decodes; [`output`] shows; [`cli`] has one file for each subcommand.
+
+pub mod cli;
+mod clock;
+pub mod event;
+pub mod kernel;
+pub mod netns;
+pub mod output;
+mod scene;
+mod stream;

@@ -1,0 +1,73 @@
+//! What the loader sets before the programs are loaded. The verifier takes these for constants and prunes what is off.
+
+use bytemuck::{Pod, Zeroable};
+
+/// The filter. A zero means "any".
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Filter {
+    /// One bit for each [`Kind`](crate::event::Kind) that is wanted.
+    pub events: u64,
+    /// The network; see `mask`. In the byte order of an address.
+    pub addr: [u64; 2],
+    /// The bits of `addr` that count.
+    pub mask: [u64; 2],
+    /// Thread group.
+    pub pid: u32,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Port of this end.
+    pub lport: u16,
+    /// Port of the other end.
+    pub rport: u16,
+    /// Port of either end.
+    pub port: u16,
+    /// 4 or 6.
+    pub family: u16,
+}
+
+const _: () = assert!(size_of::<Filter>() == 56);
+
+impl Filter {
+    /// Everything passes.
+    pub const ANY: Self = Self {
+        events: u64::MAX,
+        addr: [0; 2],
+        mask: [0; 2],
+        pid: 0,
+        netns: 0,
+        lport: 0,
+        rport: 0,
+        port: 0,
+        family: 0,
+    };
+}
+
+/// How the programs work on this kernel.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Config {
+    /// Bytes waiting in the ring buffer from which on the reader is woken; below it waits for its tick.
+    pub wakeup_bytes: u64,
+    /// 1 where tracing programs may call `bpf_get_socket_cookie` (5.12).
+    pub cookie_helper: u32,
+    /// Number of `accept` on this architecture.
+    pub nr_accept: u32,
+    /// Number of `accept4` on this architecture.
+    pub nr_accept4: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Config>() == 24);
+
+impl Config {
+    /// Nothing is set.
+    pub const UNSET: Self = Self {
+        wakeup_bytes: 0,
+        cookie_helper: 0,
+        nr_accept: 0,
+        nr_accept4: 0,
+        reserved: 0,
+    };
+}

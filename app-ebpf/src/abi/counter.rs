@@ -1,0 +1,29 @@
+//! What the kernel side can fail to tell. Events that found the ring buffer full are counted by
+//! [`Kind`](crate::event::Kind) beside these.
+
+/// What was missed, and counted, by the programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Missed {
+    /// The table of live sockets is full: lifetimes and PIDs of further sockets are unknown.
+    SocketTable = 0,
+    /// A call that was entered could not be remembered until it returned: its event is lost.
+    CallTable = 1,
+}
+
+impl Missed {
+    /// Every counter.
+    pub const ALL: &'static [Self] = &[Self::SocketTable, Self::CallTable];
+
+    /// The name in output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::SocketTable => "socket_table_full",
+            Self::CallTable => "call_table_full",
+        }
+    }
+}
+
+/// Slots in the table of counters.
+pub const MISSED: usize = 8;

@@ -1,0 +1,65 @@
+//! The programs of the object, by name. A program's number is in each event as `via`.
+
+macro_rules! programs {
+    ($($name:ident = $symbol:literal,)*) => {
+        /// A program of the object.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum Program {
+            $(#[doc = concat!("`", $symbol, "`")] $name,)*
+        }
+
+        impl Program {
+            /// Every program.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The function's name in the object.
+            #[must_use]
+            pub const fn symbol(self) -> &'static str {
+                match self { $(Self::$name => $symbol,)* }
+            }
+        }
+    };
+}
+
+programs! {
+    CookieSockCreate = "cookie_sock_create",
+    CookieSockOps = "cookie_sock_ops",
+    BindFexit4 = "bind_fexit4",
+    BindFexit6 = "bind_fexit6",
+    BindKprobe = "bind_kprobe",
+    BindKretprobe = "bind_kretprobe",
+    BindCgroup4 = "bind_cgroup4",
+    BindCgroup6 = "bind_cgroup6",
+    ListenAskedFentry = "listen_asked_fentry",
+    ListenAskedKprobe = "listen_asked_kprobe",
+    ListenAskedTp = "listen_asked_tp",
+    ListenFexitSk = "listen_fexit_sk",
+    ListenFexitSocket = "listen_fexit_socket",
+    ListenKprobeSk = "listen_kprobe_sk",
+    ListenKprobeSocket = "listen_kprobe_socket",
+    ListenKretprobe = "listen_kretprobe",
+    ListenTp = "listen_tp",
+    ListenSockOps = "listen_sock_ops",
+    ConnectFentry = "connect_fentry",
+    ConnectKprobe = "connect_kprobe",
+    ConnectSockOps = "connect_sock_ops",
+    ConnectFailFexit4 = "connect_fail_fexit4",
+    ConnectFailFexit6 = "connect_fail_fexit6",
+    ConnectFailKprobe = "connect_fail_kprobe",
+    ConnectFailKretprobe = "connect_fail_kretprobe",
+    ConnectEnterTp = "connect_enter_tp",
+    ConnectFailTp = "connect_fail_tp",
+    StateTpBtf = "state_tp_btf",
+    StateRawTp = "state_raw_tp",
+    DestroyTpBtf = "destroy_tp_btf",
+    DestroyRawTp = "destroy_raw_tp",
+    AcceptFexit = "accept_fexit",
+    AcceptKprobe = "accept_kprobe",
+    AcceptKretprobe = "accept_kretprobe",
+    AcceptEnterTp = "accept_enter_tp",
+    AcceptTp = "accept_tp",
+    AcceptTpBtf = "accept_tp_btf",
+    AcceptLateFentry = "accept_late_fentry",
+    AcceptLateKprobe = "accept_late_kprobe",
+}

@@ -1,0 +1,106 @@
+//! The arguments of the hooked function, at positions that the loader found in BTF.
+
+use core::arch::asm;
+
+use aya_ebpf::{EbpfContext, programs::TracePointContext};
+use socklife_abi::kernel::Off;
+
+use crate::{
+    maps::global,
+    mem::{Obj, Probe},
+};
+
+/// Reads one position of the table of arguments.
+macro_rules! arg {
+    ($field:ident) => {
+        $crate::maps::global!(ARGS.$field)
+    };
+}
+pub(crate) use arg;
+
+macro_rules! load {
+    ($context:expr, $offset:literal) => {{
+        let value: u64;
+        // SAFETY: the verifier knows how many slots the hooked function has. In assembly, because the compiler would
+        // merge the branches into one load at a computed offset, which the verifier refuses on a context.
+        unsafe {
+            asm!(concat!("{v} = *(u64 *)({c} + ", $offset, ")"), v = out(reg) value, c = in(reg) $context,
+                options(nostack, readonly, preserves_flags));
+        }
+        value
+    }};
+}
+
+/// A slot of a BTF-typed context (`tp_btf`, fentry, fexit): arguments, then the return value. The position is a
+/// constant for the verifier, which keeps one branch.
+#[inline(always)]
+pub fn slot(context: &impl EbpfContext, position: u8) -> u64 {
+    let context = context.as_ptr();
+    match position {
+        0 => load!(context, "0"),
+        1 => load!(context, "8"),
+        2 => load!(context, "16"),
+        3 => load!(context, "24"),
+        4 => load!(context, "32"),
+        5 => load!(context, "40"),
+        6 => load!(context, "48"),
+        _ => 0,
+    }
+}
+
+/// A word of a tracepoint's record: behind 16 bytes `syscalls:sys_enter_*` has the arguments and `sys_exit_*` the result.
+#[inline(always)]
+pub fn record(context: &TracePointContext, offset: usize) -> u64 {
+    // SAFETY: the verifier checks it against the record.
+    unsafe { context.as_ptr().cast::<u8>().add(offset).cast::<u64>().read_volatile() }
+}
+
+/// The saved registers of a kprobe, or of a system call.
+#[derive(Clone, Copy)]
+pub struct Registers(Obj<Probe>);
+
+impl Registers {
+    /// The context of a kprobe or kretprobe.
+    #[inline(always)]
+    pub fn of(context: &impl EbpfContext) -> Self {
+        Self(Obj::new(context.as_ptr().cast()))
+    }
+
+    #[inline(always)]
+    pub fn at(regs: *const u8) -> Self {
+        Self(Obj::new(regs))
+    }
+
+    /// An argument of the function that was entered.
+    #[inline(always)]
+    pub fn arg(self, position: u8) -> u64 {
+        let at: Off<u64> = match position {
+            0 => global!(REGS.args[0]),
+            1 => global!(REGS.args[1]),
+            2 => global!(REGS.args[2]),
+            3 => global!(REGS.args[3]),
+            4 => global!(REGS.args[4]),
+            5 => global!(REGS.args[5]),
+            _ => return 0,
+        };
+        self.0.get(at)
+    }
+
+    /// What the function returned.
+    #[inline(always)]
+    pub fn returned(self) -> u64 {
+        self.0.get(global!(REGS.ret))
+    }
+
+    /// The number of the system call.
+    #[inline(always)]
+    pub fn syscall(self) -> u64 {
+        self.0.get(global!(REGS.syscall))
+    }
+
+    /// The first argument of the system call.
+    #[inline(always)]
+    pub fn syscall_arg0(self) -> u64 {
+        self.0.get(global!(REGS.syscall_arg0))
+    }
+}

@@ -1,0 +1,114 @@
+//! Every map and every global, with its life.
+
+use aya_ebpf::{
+    macros::map,
+    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+};
+use socklife_abi::{
+    config::{Config, Filter},
+    counter::{MISSED, Missed},
+    event::KINDS,
+    kernel::{Args, Offsets, Regs},
+};
+
+/// Set by the loader, read-only, frozen before the programs are loaded: the verifier takes the values for constants.
+#[unsafe(no_mangle)]
+pub static OFFSETS: Offsets = Offsets::ABSENT;
+#[unsafe(no_mangle)]
+pub static ARGS: Args = Args::ABSENT;
+#[unsafe(no_mangle)]
+pub static REGS: Regs = Regs::ABSENT;
+#[unsafe(no_mangle)]
+pub static FILTER: Filter = Filter::ANY;
+#[unsafe(no_mangle)]
+pub static CONFIG: Config = Config::UNSET;
+
+/// Reads one field of a global; volatile, or the compiler would fold the placeholder in.
+macro_rules! global {
+    ($name:ident . $field:ident $([$i:expr])?) => {
+        // SAFETY: a static of ours, never written.
+        unsafe { core::ptr::read_volatile(&raw const crate::maps::$name.$field $([$i])?) }
+    };
+}
+pub(crate) use global;
+
+/// Written by `emit`, read by user space. The loader sets the size.
+#[map]
+pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
+
+/// Records that found `EVENTS` full, by kind. Written by `emit`, summed by user space.
+#[map]
+pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
+
+/// What else was missed, by `Missed`. Written by `missed`, summed by user space.
+#[map]
+pub static MISSED_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MISSED as u32, 0);
+
+/// What must be remembered of a live socket, by the address of its `struct sock`.
+///
+/// Inserted at connect, established, and where `--pid` recognises a socket; overwritten when an address is used again
+/// before anyone saw the destroy; deleted at `tcp_destroy_sock`, which every full TCP sock passes. Full: the event is
+/// sent all the same, without its duration, and `Missed::SocketTable` counts. The loader sets the size.
+#[map]
+pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(65_536, 0);
+
+/// A function that was entered and has not returned, by thread; kprobes see the arguments only at entry.
+///
+/// Inserted at entry, deleted at return, both in the same thread. A return that a kretprobe misses (`maxactive`) leaves
+/// an entry that the thread's next call overwrites or the LRU evicts.
+#[map]
+pub static CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(16_384, 0);
+
+/// The backlog that listen(2) was called with, by thread: the kernel clamps it before anyone else sees it.
+///
+/// Inserted at entry of the system call, deleted when the listen succeeds; a failed one is overwritten or evicted.
+#[map]
+pub static LISTENS: LruHashMap<u64, Listen> = LruHashMap::with_max_entries(1_024, 0);
+
+/// See `LIVES`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Life {
+    /// First event of this socket.
+    pub birth_ns: u64,
+    /// `ACTIVE`, `ESTABLISHED`, `ACCEPTED`, `ATTEMPT`, `WANTED`.
+    pub flags: u64,
+}
+
+/// This end called connect(2).
+pub const ACTIVE: u64 = 1;
+/// This end is a listener's child, and its handshake is done.
+pub const ESTABLISHED: u64 = 16;
+/// `accepted` was sent.
+pub const ACCEPTED: u64 = 2;
+/// connect(2) is still running and got as far as the SYN.
+pub const ATTEMPT: u64 = 4;
+/// The task of `--pid` was seen with it.
+pub const WANTED: u64 = 8;
+
+/// See `CALLS`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Call {
+    /// The sock, or socket, of the call.
+    pub object: u64,
+    /// Its second argument of interest.
+    pub other: u64,
+}
+
+/// See `LISTENS`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Listen {
+    pub fd: u64,
+    pub backlog: i64,
+}
+
+/// Counts something that could not be told.
+#[inline(always)]
+pub fn missed(what: Missed) {
+    if let Some(count) = MISSED_COUNTS.get_ptr_mut(what as u32) {
+        // SAFETY: this CPU's slot.
+        unsafe { *count += 1 }
+    }
+}

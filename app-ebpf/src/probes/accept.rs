@@ -1,0 +1,151 @@
+//! accept(2): `accepted`.
+
+use aya_ebpf::{
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, tracepoint},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
+};
+use socklife_abi::{
+    event::{Accepted, state},
+    program::Program,
+};
+
+use crate::{
+    args::{Registers, arg, record, slot},
+    calls::{enter, leave},
+    emit::Subject,
+    maps::{ACCEPTED, ESTABLISHED, global},
+    mem::{Direct, Mem, Probe},
+    sock::Sock,
+    task::{Task, sock_of_fd},
+};
+
+#[inline(always)]
+fn accepted<M: Mem>(child: Sock<M>, listener: u64, fd: i32, via: Program) {
+    if let Some(subject) = Subject::new(child, via, Task::current()) {
+        subject.mark(ACCEPTED);
+        subject.emit(Accepted {
+            listener,
+            fd,
+            reserved: 0,
+        });
+    }
+}
+
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_fexit(context: FExitContext) -> i32 {
+    // Null: nobody waits, or a signal came.
+    let Some(child) = Direct::tcp(slot(&context, arg!(accept_ret)) as *const u8) else {
+        return 0;
+    };
+    let listener = match Direct::tcp(slot(&context, arg!(accept_sk)) as *const u8) {
+        Some(listener) => Direct::cookie(listener),
+        None => 0,
+    };
+    accepted(child, listener, -1, Program::AcceptFexit);
+    0
+}
+
+#[kprobe]
+pub fn accept_kprobe(context: ProbeContext) -> u32 {
+    enter(Registers::of(&context).arg(arg!(accept_sk)), 0);
+    0
+}
+
+#[kretprobe]
+pub fn accept_kretprobe(context: RetProbeContext) -> u32 {
+    let listener = leave().map_or(0, |call| call.object);
+    let Some(child) = Probe::tcp(Registers::of(&context).returned() as *const u8) else {
+        return 0;
+    };
+    let listener = Probe::tcp(listener as *const u8).map_or(0, Probe::cookie);
+    accepted(child, listener, -1, Program::AcceptKretprobe);
+    0
+}
+
+/// The cookie of the listener behind the descriptor that the system call named.
+#[inline(always)]
+fn listener_of(fd: u64) -> u64 {
+    match sock_of_fd(fd) {
+        Some(listener) if listener.state() == state::LISTEN => Probe::cookie(listener),
+        // Closed meanwhile, or a 32-bit caller, whose arguments are elsewhere.
+        _ => 0,
+    }
+}
+
+/// `syscalls:sys_enter_accept` and `sys_enter_accept4`: the exit no longer knows which listener it was.
+#[tracepoint]
+pub fn accept_enter_tp(context: TracePointContext) -> u32 {
+    enter(record(&context, 16), 0);
+    0
+}
+
+/// `syscalls:sys_exit_accept` and `sys_exit_accept4`.
+#[tracepoint]
+pub fn accept_tp(context: TracePointContext) -> u32 {
+    let fd = record(&context, 16) as i64;
+    // Absent for a call that was waiting before we attached.
+    let listener = leave();
+    if fd >= 0
+        && let Some(child) = sock_of_fd(fd as u64)
+    {
+        let listener = listener.map_or(0, |call| listener_of(call.object));
+        accepted(child, listener, fd as i32, Program::AcceptTp);
+    }
+    0
+}
+
+/// `raw_syscalls:sys_exit`: runs at every system call of the machine, needs no tracefs.
+#[btf_tracepoint(function = "sys_exit")]
+pub fn accept_tp_btf(context: BtfTracePointContext) -> i32 {
+    let fd = slot(&context, 1) as i64;
+    if fd < 0 {
+        return 0;
+    }
+    let registers = Registers::at(slot(&context, 0) as *const u8);
+    let number = registers.syscall() as u32;
+    if number != global!(CONFIG.nr_accept) && number != global!(CONFIG.nr_accept4) {
+        return 0;
+    }
+    if let Some(child) = sock_of_fd(fd as u64) {
+        let listener = listener_of(registers.syscall_arg0());
+        accepted(child, listener, fd as i32, Program::AcceptTpBtf);
+    }
+    0
+}
+
+// A call that was waiting in accept(2) when we attached returns past the hooks above, and so does one for which a
+// kretprobe had no slot left (`maxactive`). Every accept passes `security_sock_graft` a moment later.
+
+#[inline(always)]
+fn late<M: Mem>(sk: u64, via: Program) {
+    let Some(child) = M::tcp(sk as *const u8) else {
+        return;
+    };
+    // MPTCP grafts subflows that nobody accepted.
+    if child.is_mptcp() {
+        return;
+    }
+    let Some(subject) = Subject::new(child, via, Task::current()) else {
+        return;
+    };
+    if subject.flags() & (ESTABLISHED | ACCEPTED) == ESTABLISHED {
+        subject.mark(ACCEPTED);
+        subject.emit(Accepted {
+            listener: 0,
+            fd: -1,
+            reserved: 0,
+        });
+    }
+}
+
+#[fentry(function = "security_sock_graft")]
+pub fn accept_late_fentry(context: FEntryContext) -> i32 {
+    late::<Direct>(slot(&context, arg!(graft_sk)), Program::AcceptLateFentry);
+    0
+}
+
+#[kprobe]
+pub fn accept_late_kprobe(context: ProbeContext) -> u32 {
+    late::<Probe>(Registers::of(&context).arg(arg!(graft_sk)), Program::AcceptLateKprobe);
+    0
+}

@@ -1,0 +1,72 @@
+//! bind(2): `bound`.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{cgroup_sock, fexit, kprobe, kretprobe},
+    programs::{FExitContext, ProbeContext, RetProbeContext, SockContext},
+};
+use socklife_abi::{event::Bound, program::Program};
+
+use crate::{
+    args::{Registers, arg, slot},
+    calls::{enter, leave},
+    emit::Subject,
+    mem::{Direct, Mem, Probe},
+    task::Task,
+};
+
+#[inline(always)]
+fn bound<M: Mem>(sk: u64, via: Program, task: Task) {
+    let Some(sock) = M::tcp(sk as *const u8) else {
+        return;
+    };
+    if let Some(subject) = Subject::new(sock, via, task) {
+        subject.emit(Bound {});
+    }
+}
+
+#[fexit(function = "__inet_bind")]
+pub fn bind_fexit4(context: FExitContext) -> i32 {
+    if slot(&context, arg!(bind4_ret)) as i32 == 0 {
+        bound::<Direct>(slot(&context, arg!(bind4_sk)), Program::BindFexit4, Task::current());
+    }
+    0
+}
+
+#[fexit(function = "__inet6_bind")]
+pub fn bind_fexit6(context: FExitContext) -> i32 {
+    if slot(&context, arg!(bind6_ret)) as i32 == 0 {
+        bound::<Direct>(slot(&context, arg!(bind6_sk)), Program::BindFexit6, Task::current());
+    }
+    0
+}
+
+/// For `__inet_bind` and `__inet6_bind`, which take the same.
+#[kprobe]
+pub fn bind_kprobe(context: ProbeContext) -> u32 {
+    enter(Registers::of(&context).arg(arg!(bind4_sk)), 0);
+    0
+}
+
+#[kretprobe]
+pub fn bind_kretprobe(context: RetProbeContext) -> u32 {
+    let Some(call) = leave() else { return 0 };
+    if Registers::of(&context).returned() as i32 == 0 {
+        bound::<Probe>(call.object, Program::BindKretprobe, Task::current());
+    }
+    0
+}
+
+// Here the context is the `struct sock` itself, once it is read by address.
+
+#[cgroup_sock(post_bind4)]
+pub fn bind_cgroup4(context: SockContext) -> i32 {
+    bound::<Probe>(context.as_ptr() as u64, Program::BindCgroup4, Task::walked());
+    1
+}
+
+#[cgroup_sock(post_bind6)]
+pub fn bind_cgroup6(context: SockContext) -> i32 {
+    bound::<Probe>(context.as_ptr() as u64, Program::BindCgroup6, Task::walked());
+    1
+}

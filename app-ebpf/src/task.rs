@@ -1,0 +1,82 @@
+//! The task that runs here, for hooks that run in the task that caused the event.
+
+use aya_ebpf::helpers::{
+    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_task,
+};
+
+use crate::{
+    mem::{Obj, Probe, off},
+    sock::Sock,
+};
+
+/// Who it is. Process 0 is nobody: the idle task makes no system calls.
+#[derive(Clone, Copy)]
+pub struct Task {
+    pub pid: u32,
+    pub tid: u32,
+    pub uid: u32,
+    pub comm: [u8; 16],
+}
+
+impl Task {
+    /// The event ran in softirq, or nobody knows.
+    pub const NONE: Self = Self {
+        pid: 0,
+        tid: 0,
+        uid: 0,
+        comm: [0; 16],
+    };
+
+    /// By helper: tracing programs.
+    #[inline(always)]
+    pub fn current() -> Self {
+        let id = bpf_get_current_pid_tgid();
+        Self {
+            pid: (id >> 32) as u32,
+            tid: id as u32,
+            uid: bpf_get_current_uid_gid() as u32,
+            comm: bpf_get_current_comm().unwrap_or_default(),
+        }
+    }
+
+    /// By walking `task_struct`: `sock_ops` and cgroup programs, which have no helper for it on every kernel.
+    #[inline(always)]
+    pub fn walked() -> Self {
+        let task = current_task();
+        Self {
+            pid: task.get(off!(task_tgid)),
+            tid: task.get(off!(task_pid)),
+            uid: task.follow(off!(task_cred)).get(off!(cred_uid)),
+            comm: task.get(off!(task_comm)),
+        }
+    }
+}
+
+/// The key of the tables of calls: one thread is in one call at a time.
+#[inline(always)]
+pub fn thread() -> u64 {
+    bpf_get_current_pid_tgid()
+}
+
+#[inline(always)]
+fn current_task() -> Obj<Probe> {
+    // SAFETY: no arguments.
+    Obj::new(unsafe { bpf_get_current_task() } as *const u8)
+}
+
+/// The TCP sock behind a file descriptor of the current task.
+#[inline(always)]
+pub fn sock_of_fd(fd: u64) -> Option<Sock<Probe>> {
+    let fdt = current_task().follow(off!(task_files)).follow(off!(files_fdt));
+    if fd >= u64::from(fdt.get(off!(fdt_max))) {
+        return None;
+    }
+    let slots = fdt.follow(off!(fdt_fd));
+    let file = slots.follow(socklife_abi::kernel::Off::at(fd as u32 * 8));
+    let socket = file.follow(off!(file_private));
+    // Only a socket's private data points back at its file.
+    if socket.ptr().is_null() || socket.follow(off!(socket_file)).ptr() != file.ptr() {
+        return None;
+    }
+    Sock::of_file(socket.follow(off!(socket_sk)))
+}

@@ -1,0 +1,207 @@
+//! Arguments that several subcommands share.
+
+use std::{net::IpAddr, path::Path, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use ipnet::IpNet;
+use socklife_abi::{config::Filter, event::Kind};
+
+use crate::{kernel::Class, kernel::Wanted, netns};
+
+/// Which sockets and events to show.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
+pub struct FilterArgs {
+    /// Sockets of this process: what it binds, connects or accepts, and what then happens to that.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pid: Option<u32>,
+
+    /// Either end has this port.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    port: Option<u16>,
+
+    /// This end has this port.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    lport: Option<u16>,
+
+    /// The other end has this port.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    rport: Option<u16>,
+
+    /// Either end is in this network: 10.0.0.0/8, 2001:db8::/32, 192.0.2.7.
+    #[arg(long, value_name = "CIDR", value_parser = network)]
+    addr: Option<IpNet>,
+
+    /// Sockets of this network namespace: a path, a PID, the namespace's inode, or its name.
+    #[arg(long, value_name = "PATH|PID|INODE|NAME")]
+    netns: Option<String>,
+
+    /// IPv4 only (IPv6 sockets that speak IPv4 count as such).
+    #[arg(short = '4', long, conflicts_with = "ipv6")]
+    ipv4: bool,
+
+    /// IPv6 only.
+    #[arg(short = '6', long)]
+    ipv6: bool,
+
+    /// Only these kinds of events, separated by commas.
+    #[arg(short, long = "event", value_name = "KIND", value_delimiter = ',', value_parser = kind)]
+    events: Vec<Kind>,
+}
+
+/// How to trace, for those who must know.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Capacity")]
+pub struct TraceArgs {
+    /// Size of the ring buffer between kernel and socklife; a power of two.
+    #[arg(long, value_name = "KIB", default_value_t = 8192, value_parser = clap::value_parser!(u32).range(4..=1_048_576))]
+    ring_buffer: u32,
+
+    /// How many sockets to remember at a time.
+    #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    max_sockets: u32,
+
+    /// Use hooks of this class only (for tests and bug reports).
+    #[arg(long, value_enum, hide = true)]
+    hooks: Option<Class>,
+}
+
+impl TraceArgs {
+    /// With what the filter says.
+    pub fn wanted(&self, filter: Filter) -> Result<Wanted> {
+        ensure!(
+            self.ring_buffer.is_power_of_two(),
+            "--ring-buffer {}: not a power of two; try {}",
+            self.ring_buffer,
+            self.ring_buffer.next_power_of_two()
+        );
+        Ok(Wanted {
+            filter,
+            class: self.hooks,
+            ring_bytes: self.ring_buffer * 1024,
+            max_sockets: self.max_sockets,
+        })
+    }
+}
+
+impl FilterArgs {
+    /// As the kernel side takes it.
+    pub fn filter(&self) -> Result<Filter> {
+        let mut filter = Filter {
+            pid: self.pid.unwrap_or(0),
+            port: self.port.unwrap_or(0),
+            lport: self.lport.unwrap_or(0),
+            rport: self.rport.unwrap_or(0),
+            family: if self.ipv4 {
+                4
+            } else if self.ipv6 {
+                6
+            } else {
+                0
+            },
+            ..Filter::ANY
+        };
+        if let Some(pid) = self.pid {
+            ensure!(
+                Path::new(&format!("/proc/{pid}")).exists(),
+                "--pid {pid}: there is no such process (`ps -e` lists them)"
+            );
+        }
+        if let Some(netns) = &self.netns {
+            filter.netns = netns::resolve(netns)?;
+        }
+        if let Some(network) = self.addr {
+            (filter.addr, filter.mask) = words(network);
+            // An IPv4 network of /0 is all of IPv4, which is not every address.
+            if network.prefix_len() == 0 {
+                filter.family = match network {
+                    IpNet::V4(_) => 4,
+                    IpNet::V6(_) => 6,
+                };
+            }
+        }
+        if !self.events.is_empty() {
+            filter.events = self.events.iter().fold(0, |bits, kind| bits | 1 << *kind as u8);
+        }
+        Ok(filter)
+    }
+}
+
+/// Address and mask as the kernel side holds them: IPv4 as `::ffff:a.b.c.d`.
+fn words(network: IpNet) -> ([u64; 2], [u64; 2]) {
+    let (address, bits) = match network {
+        IpNet::V4(v4) => (v4.network().to_ipv6_mapped(), 96 + v4.prefix_len()),
+        IpNet::V6(v6) => (v6.network(), v6.prefix_len()),
+    };
+    let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+    (bytemuck::cast(address.octets()), bytemuck::cast(mask.to_be_bytes()))
+}
+
+fn network(text: &str) -> Result<IpNet, String> {
+    text.parse::<IpNet>()
+        .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
+        .map_err(|_| "give an address or a network such as 10.0.0.0/8 or 2001:db8::/32".to_owned())
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    Kind::ALL
+        .iter()
+        .copied()
+        .find(|kind| kind.name() == text)
+        .ok_or_else(|| {
+            let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+            format!("no such event; there are {}", names.join(", "))
+        })
+}
+
+/// `10s`, `2m`, `500ms`, or a number of seconds.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<f64>()
+        .ok()
+        .map(|seconds| Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()))
+        .unwrap_or_else(|| humantime::parse_duration(text).map_err(|error| error.to_string()))
+        .map_err(|error| format!("{error}; give 10s, 500ms, 2m, or a number of seconds"))
+}
+
+/// Checks what must be there before anything is loaded.
+pub fn check_privileges() -> Result<()> {
+    crate::kernel::Privileges::of_this_process()?.check()
+}
+
+/// Gives up what only attaching needed; what the caller runs from here on cannot harm more than it must.
+pub fn drop_privileges() -> Result<()> {
+    crate::kernel::drop_all_but_bpf().context("cannot go on with fewer privileges")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{duration, kind, network, words};
+
+    #[test]
+    fn networks_become_words_of_mapped_addresses() {
+        let (addr, mask) = words(network("10.1.2.3/8").expect("a network"));
+        assert_eq!(
+            bytemuck::cast::<_, [u8; 16]>(addr),
+            [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 0]
+        );
+        assert_eq!(bytemuck::cast::<_, [u8; 16]>(mask)[11..], [0xff, 0xff, 0, 0, 0]);
+        let (addr, mask) = words(network("2001:db8::1").expect("an address"));
+        assert_eq!(bytemuck::cast::<_, [u8; 16]>(addr)[..4], [0x20, 1, 0xd, 0xb8]);
+        assert_eq!(mask, [u64::MAX; 2]);
+        assert_eq!(words(network("::/0").expect("a network")).1, [0; 2]);
+        assert!(network("10.0.0.0/33").is_err() && network("localhost").is_err());
+    }
+
+    #[test]
+    fn durations_and_kinds() {
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").is_err() && duration("-1").is_err());
+        assert!(kind("accepted").is_ok());
+        assert!(kind("lost").is_err_and(|error| error.contains("connect_failed")));
+    }
+}

@@ -1,0 +1,97 @@
+//! `socklife demo`: connections to watch, and what `trace` says of them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    process::ExitCode,
+    sync::{Arc, mpsc::channel},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Args;
+use socklife_abi::config::Filter;
+
+use super::args::check_privileges;
+use crate::{
+    kernel::{Losses, Tracer, Wanted},
+    netns,
+    output::{self, Format},
+    scene,
+    stream::{self, Limits},
+};
+
+/// Make a handful of connections in a network namespace of their own, and trace them.
+#[derive(Args, Debug)]
+pub struct Demo {
+    /// How to show events.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+}
+
+impl Demo {
+    pub fn run(self) -> Result<ExitCode> {
+        check_privileges()?;
+        let (ready, namespace) = channel();
+        let (go, gone) = channel::<()>();
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        thread::scope(|scope| {
+            let player = scope.spawn(move || {
+                ready.send(netns::enter_new()?).context("nobody waits")?;
+                let played = match gone.recv() {
+                    Ok(()) => play(),
+                    Err(_) => Ok(()),
+                };
+                // The trace may have been ended already.
+                let _ = stop.send(());
+                played
+            });
+            let traced = namespace
+                .recv()
+                .context("the namespace was not made")
+                .and_then(|netns| {
+                    let wanted = Wanted {
+                        filter: Filter { netns, ..Filter::ANY },
+                        ..Wanted::default()
+                    };
+                    let losses = Arc::new(Losses::default());
+                    let tracer = Tracer::start(&wanted, false)?;
+                    let output = output::start(self.output, Arc::clone(&losses))?;
+                    let limits = Limits {
+                        until: Some(stopped),
+                        ..Limits::default()
+                    };
+                    go.send(()).context("the connecting thread is gone")?;
+                    stream::run(tracer, output, &losses, limits)
+                });
+            player
+                .join()
+                .map_err(|_| anyhow!("the connecting thread died"))?
+                .and(traced)
+        })?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn play() -> Result<()> {
+    let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
+    say("an IPv4 connection, closed by the client");
+    scene::connection(v4, v4)?;
+    if scene::has_ipv6() {
+        say("an IPv6 connection");
+        scene::connection(v6, v6)?;
+        say("an IPv4 client of a dual-stack listener");
+        scene::connection(IpAddr::V6(Ipv6Addr::UNSPECIFIED), v4)?;
+    }
+    say("a connect to a port where nobody listens");
+    scene::refused()?;
+    // What the last close still has to say.
+    thread::sleep(Duration::from_millis(50));
+    Ok(())
+}
+
+/// Between the scenes, so that each has its events below its name.
+fn say(what: &str) {
+    thread::sleep(Duration::from_millis(50));
+    eprintln!("\n--- {what}");
+}

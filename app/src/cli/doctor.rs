@@ -1,0 +1,281 @@
+//! `socklife doctor`: what this kernel lets us see, and whether what is attached really fires.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs,
+    io::{self, Write as _},
+    net::{IpAddr, Ipv4Addr},
+    process::ExitCode,
+    sync::mpsc::{Receiver, Sender, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Args;
+use serde::Serialize;
+use socklife_abi::{config::Filter, event::Kind};
+
+use crate::{
+    event::Event,
+    kernel::{Class, Need, Privileges, RowReport, Tracer, VMLINUX, Wanted, via},
+    netns,
+    output::Format,
+    scene,
+};
+
+/// How long events may take to arrive once the connections are over.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Tell what this kernel lets socklife see, and prove it.
+///
+/// For each part of a socket's life: the hook that was chosen, and why each better one was refused. Then one connection
+/// and one refused connect in a network namespace of their own, and a tick for each event that really came. Exit code 1
+/// if something that socklife cannot do without is not seen.
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// How to show it.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+
+    /// Use hooks of this class only (for tests and bug reports).
+    #[arg(long, value_enum, hide = true)]
+    hooks: Option<Class>,
+}
+
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    kernel: String,
+    machine: String,
+    btf_bytes: Option<u64>,
+    lacking_capabilities: Vec<String>,
+    hooks: Vec<Hook>,
+    events: Vec<Seen>,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+#[derive(Serialize)]
+struct Hook {
+    name: &'static str,
+    required: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    chosen: Option<String>,
+    refused: Vec<Refused>,
+}
+
+#[derive(Serialize)]
+struct Refused {
+    hook: String,
+    reason: String,
+}
+
+#[derive(Serialize)]
+struct Seen {
+    event: &'static str,
+    required: bool,
+    fired: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    via: Option<String>,
+}
+
+impl Doctor {
+    pub fn run(self) -> Result<ExitCode> {
+        let report = self.examine();
+        let text = match self.output {
+            Format::Text => as_text(&report)?,
+            Format::Json => format!("{}\n", serde_json::to_string(&report)?),
+        };
+        io::stdout()
+            .write_all(text.as_bytes())
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::BrokenPipe => Ok(()),
+                _ => Err(error),
+            })
+            .context("cannot write to standard output")?;
+        Ok(if report.ok {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
+    }
+
+    fn examine(&self) -> Report {
+        let lacking = Privileges::of_this_process().map(|privileges| privileges.lacking());
+        let mut report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: sysctl("osrelease"),
+            machine: std::env::consts::ARCH.to_owned(),
+            btf_bytes: fs::metadata(VMLINUX).ok().map(|file| file.len()),
+            lacking_capabilities: lacking.unwrap_or_default().iter().map(ToString::to_string).collect(),
+            hooks: Vec::new(),
+            events: Vec::new(),
+            ok: false,
+            error: None,
+        };
+        let tried = Privileges::of_this_process()
+            .and_then(|privileges| privileges.check())
+            .and_then(|()| try_out(self.hooks));
+        match tried {
+            Ok((hooks, fired)) => {
+                let sighted = hooks
+                    .iter()
+                    .all(|row| row.chosen.is_some() || row.row.need == Need::Optional);
+                report.hooks = hooks.iter().map(Hook::from).collect();
+                report.events = Kind::ALL.iter().map(|kind| Seen::of(*kind, &fired)).collect();
+                report.ok = sighted && report.events.iter().all(|event| event.fired || !event.required);
+            }
+            Err(error) => report.error = Some(format!("{error:#}")),
+        }
+        report
+    }
+}
+
+impl From<&RowReport> for Hook {
+    fn from(row: &RowReport) -> Self {
+        Self {
+            name: row.row.name,
+            required: row.row.need == Need::Required,
+            chosen: row.chosen.map(|rung| {
+                if rung.hooks.is_empty() {
+                    "(not needed)".to_owned()
+                } else {
+                    rung.to_string()
+                }
+            }),
+            refused: row
+                .refused
+                .iter()
+                .map(|(rung, reason)| Refused {
+                    hook: rung.to_string(),
+                    reason: reason.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Seen {
+    fn of(kind: Kind, fired: &BTreeMap<u8, u8>) -> Self {
+        let program = fired.get(&(kind as u8));
+        Self {
+            event: kind.name(),
+            required: kind != Kind::Bound,
+            fired: program.is_some(),
+            via: program.and_then(|program| via(*program)),
+        }
+    }
+}
+
+/// Attaches everything, makes the connections, and notes which kinds came, through which program.
+fn try_out(class: Option<Class>) -> Result<(Vec<RowReport>, BTreeMap<u8, u8>)> {
+    let (ready, namespace) = channel();
+    let (go, gone) = channel();
+    thread::scope(|scope| {
+        let player = scope.spawn(move || play(&ready, &gone));
+        let observed = namespace
+            .recv()
+            .context("the namespace was not made")
+            .and_then(|netns| observe(netns, class, go));
+        let played = player.join().map_err(|_| anyhow!("the connecting thread died"))?;
+        played.and(observed)
+    })
+}
+
+fn play(ready: &Sender<u32>, go: &Receiver<()>) -> Result<()> {
+    ready.send(netns::enter_new()?).context("nobody waits")?;
+    // No word means that attaching failed, which is told elsewhere.
+    if go.recv().is_err() {
+        return Ok(());
+    }
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    scene::connection(loopback, loopback)?;
+    scene::refused()
+}
+
+fn observe(netns: u32, class: Option<Class>, go: Sender<()>) -> Result<(Vec<RowReport>, BTreeMap<u8, u8>)> {
+    let wanted = Wanted {
+        filter: Filter { netns, ..Filter::ANY },
+        class,
+        ring_bytes: 1 << 18,
+        ..Wanted::default()
+    };
+    let mut tracer = Tracer::start(&wanted, true)?;
+    go.send(()).context("the connecting thread is gone")?;
+    let mut fired = BTreeMap::new();
+    let end = Instant::now() + PATIENCE;
+    while fired.len() < Kind::ALL.len() && Instant::now() < end {
+        while let Some(record) = tracer.ring.next() {
+            if let Some(event) = Event::decode(&record) {
+                fired.entry(event.kind() as u8).or_insert(event.envelope.via);
+            }
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    Ok((tracer.report, fired))
+}
+
+fn sysctl(name: &str) -> String {
+    fs::read_to_string(format!("/proc/sys/kernel/{name}"))
+        .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned())
+}
+
+fn as_text(report: &Report) -> Result<String> {
+    let mut out = String::new();
+    writeln!(
+        out,
+        "socklife {} on Linux {} {}",
+        report.version, report.kernel, report.machine
+    )?;
+    match report.btf_bytes {
+        Some(bytes) => writeln!(out, "BTF           {VMLINUX}, {} KiB", bytes / 1024)?,
+        None => writeln!(
+            out,
+            "BTF           none: {VMLINUX} is missing (CONFIG_DEBUG_INFO_BTF=y makes it)"
+        )?,
+    }
+    if report.lacking_capabilities.is_empty() {
+        writeln!(out, "capabilities  enough")?;
+    } else {
+        writeln!(out, "capabilities  missing: {}", report.lacking_capabilities.join(", "))?;
+    }
+    if let Some(error) = &report.error {
+        writeln!(out, "\n✗ {error}")?;
+        return Ok(out);
+    }
+    writeln!(out, "\nHooks, and why each better one was refused")?;
+    for hook in &report.hooks {
+        match &hook.chosen {
+            Some(chosen) => writeln!(out, "✓ {:<33} {chosen}", hook.name)?,
+            None if hook.required => writeln!(out, "✗ {:<33} nothing: socklife cannot trace here", hook.name)?,
+            None => writeln!(out, "- {:<33} nothing", hook.name)?,
+        }
+        for refused in &hook.refused {
+            writeln!(out, "    not {}\n        {}", refused.hook, refused.reason)?;
+        }
+    }
+    writeln!(
+        out,
+        "\nEvents of one connection and one refused connect, in a network namespace of their own"
+    )?;
+    for event in &report.events {
+        match (&event.via, event.required) {
+            (Some(via), _) => writeln!(out, "✓ {:<15} {via}", event.event)?,
+            (None, true) => writeln!(out, "✗ {:<15} did not come", event.event)?,
+            (None, false) => writeln!(out, "- {:<15} did not come", event.event)?,
+        }
+    }
+    writeln!(
+        out,
+        "\n{}",
+        if report.ok {
+            "Everything that socklife cannot do without is seen."
+        } else {
+            "Something that socklife cannot do without is not seen: see ✗ above."
+        }
+    )?;
+    Ok(out)
+}

@@ -1,0 +1,296 @@
+//! Events as user space has them: decoded, with the names and units that output shows.
+//!
+//! One small file for each kind says its fields and its text; the list is [`socklife_abi::for_each_event`].
+
+mod accepted;
+mod bound;
+mod closed;
+mod connect;
+mod connect_failed;
+mod connected;
+mod established;
+mod listening;
+mod names;
+mod state;
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use serde::ser::SerializeMap;
+use socklife_abi::{
+    event::{self as abi, Envelope, HAS_TASK, Kind, MAPPED, Payload, UNKNOWN},
+    for_each_event,
+};
+
+/// A field of the JSON line: its name, and what it says.
+pub type FieldDoc = (&'static str, &'static str);
+
+/// What each payload says of itself.
+pub trait Describe {
+    /// What the event means, for the documentation.
+    const MEANING: &'static str;
+
+    /// The fields it adds to the JSON line.
+    const FIELDS: &'static [FieldDoc];
+
+    /// Writes those fields that are known.
+    fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error>;
+
+    /// Writes what stands behind the four-tuple in text.
+    fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+}
+
+macro_rules! details {
+    ($($number:literal => $name:ident $text:literal,)*) => {
+        /// What an event says beyond its envelope.
+        #[derive(Clone, Copy, Debug)]
+        #[expect(missing_docs, reason = "documented on the payloads")]
+        pub enum Detail {
+            $($name(abi::$name),)*
+        }
+
+        impl Detail {
+            fn decode(kind: Kind, payload: &[u8]) -> Option<Self> {
+                match kind {
+                    $(Kind::$name => read(payload).map(Self::$name),)*
+                }
+            }
+
+            /// The kind of the event.
+            pub fn kind(&self) -> Kind {
+                match self { $(Self::$name(_) => <abi::$name as Payload>::KIND,)* }
+            }
+
+            /// See [`Describe::json`].
+            pub fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+                match self { $(Self::$name(payload) => payload.json(map),)* }
+            }
+
+            /// See [`Describe::text`].
+            pub fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+                match self { $(Self::$name(payload) => payload.text(out),)* }
+            }
+        }
+
+        /// Each kind with its meaning and its fields.
+        pub const DOCUMENTED: &[(Kind, &str, &[FieldDoc])] = &[
+            $((Kind::$name, <abi::$name as Describe>::MEANING, <abi::$name as Describe>::FIELDS),)*
+        ];
+    };
+}
+
+for_each_event!(details);
+
+/// The fields that every event has, or may have.
+pub const ENVELOPE_FIELDS: &[FieldDoc] = &[
+    ("v", "format version: 1"),
+    ("event", "the kind"),
+    ("time_ns", "when, in nanoseconds of the boot clock (`CLOCK_BOOTTIME`)"),
+    ("wall", "the same in UTC, RFC 3339 with nanoseconds"),
+    ("cpu", "CPU that the event ran on"),
+    (
+        "cookie",
+        "the kernel's socket cookie: one number from the SYN to the end",
+    ),
+    ("netns", "inode of the network namespace"),
+    ("family", "4 or 6: the protocol on the wire"),
+    (
+        "mapped",
+        "`true` for an IPv6 socket that speaks IPv4 (`::ffff:a.b.c.d`)",
+    ),
+    ("laddr", "address of this end"),
+    ("lport", "port of this end"),
+    ("raddr", "address of the other end"),
+    ("rport", "port of the other end"),
+    (
+        "pid",
+        "process (thread group) that caused the event, in the initial PID namespace; absent in softirq",
+    ),
+    ("tid", "thread, likewise"),
+    ("comm", "the thread's name; control characters are escaped"),
+    ("uid", "user of the thread, in the initial user namespace"),
+    ("via", "the hook that saw it"),
+];
+
+/// The fields of the `lost` line, beside `v`, `event`, `time_ns` and `wall`.
+pub const LOST_FIELDS: &[FieldDoc] = &[
+    (
+        "stage",
+        "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`",
+    ),
+    ("kind", "the kind of the lost events, where one is concerned"),
+    ("count", "how many since the last `lost` line"),
+];
+
+/// The task that caused an event.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// Thread group.
+    pub pid: u32,
+    /// Thread.
+    pub tid: u32,
+    /// User.
+    pub uid: u32,
+    /// `comm`, as the kernel has it.
+    pub comm: [u8; 16],
+}
+
+/// One event.
+#[derive(Clone, Copy, Debug)]
+pub struct Event {
+    /// What every event says, as the kernel sent it.
+    pub envelope: Envelope,
+    /// What this one says.
+    pub detail: Detail,
+}
+
+impl Event {
+    /// Decodes a record of the ring buffer; `None` if it is none of ours.
+    pub fn decode(record: &[u8]) -> Option<Self> {
+        let envelope: Envelope = read(record)?;
+        let kind = Kind::from_wire(envelope.kind)?;
+        let detail = Detail::decode(kind, record.get(size_of::<Envelope>()..)?)?;
+        Some(Self { envelope, detail })
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> Kind {
+        self.detail.kind()
+    }
+
+    /// The task, where the event ran in the one that caused it.
+    pub fn task(&self) -> Option<Task> {
+        let Envelope {
+            pid,
+            tid,
+            uid,
+            comm,
+            flags,
+            ..
+        } = self.envelope;
+        (flags & HAS_TASK != 0).then_some(Task { pid, tid, uid, comm })
+    }
+
+    /// Address of this end.
+    pub fn laddr(&self) -> IpAddr {
+        address(self.envelope.saddr, self.envelope.family)
+    }
+
+    /// Address of the other end.
+    pub fn raddr(&self) -> IpAddr {
+        address(self.envelope.daddr, self.envelope.family)
+    }
+
+    /// An IPv6 socket that speaks IPv4.
+    pub fn mapped(&self) -> bool {
+        self.envelope.flags & MAPPED != 0
+    }
+}
+
+/// Reads a plain structure from the front; the ring buffer aligns its records, a slice of bytes need not be.
+fn read<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Option<T> {
+    bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
+}
+
+/// The kernel side holds IPv4 as `::ffff:a.b.c.d`.
+fn address(words: [u64; 2], family: u8) -> IpAddr {
+    let bytes: [u8; 16] = bytemuck::cast(words);
+    if family == 4 {
+        IpAddr::V4(Ipv4Addr::new(bytes[12], bytes[13], bytes[14], bytes[15]))
+    } else {
+        IpAddr::V6(Ipv6Addr::from(bytes))
+    }
+}
+
+/// A figure that may be unknown.
+fn known(value: u64) -> Option<u64> {
+    (value != UNKNOWN).then_some(value)
+}
+
+/// Nanoseconds as milliseconds for people.
+struct Millis(u64);
+
+impl fmt::Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03} ms", self.0 / 1_000_000, self.0 / 1000 % 1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use bytemuck::Zeroable as _;
+    use serde::{Serializer as _, ser::SerializeMap as _};
+
+    use super::{DOCUMENTED, Detail, Envelope, Event, Kind, abi};
+
+    /// A detail with every field known.
+    fn full(kind: Kind) -> Detail {
+        match kind {
+            Kind::Bound => Detail::Bound(abi::Bound {}),
+            Kind::Listening => Detail::Listening(abi::Listening {
+                backlog_asked: 5,
+                asked_known: 1,
+                backlog: 4,
+                reserved: 0,
+            }),
+            Kind::Connect => Detail::Connect(abi::Connect {}),
+            Kind::Connected => Detail::Connected(abi::Connected { handshake_ns: 1 }),
+            Kind::ConnectFailed => Detail::ConnectFailed(abi::ConnectFailed {
+                elapsed_ns: 1,
+                errno: 111,
+                cause: abi::CAUSE_ERRNO,
+            }),
+            Kind::Established => Detail::Established(abi::Established {}),
+            Kind::Accepted => Detail::Accepted(abi::Accepted {
+                listener: 1,
+                fd: 7,
+                reserved: 0,
+            }),
+            Kind::State => Detail::State(abi::State {
+                oldstate: 2,
+                newstate: 1,
+            }),
+            Kind::Closed => Detail::Closed(abi::Closed {
+                lifetime_ns: 1,
+                oldstate: 1,
+                errno: 104,
+                srtt_us8: 80,
+                ..abi::Closed::zeroed()
+            }),
+        }
+    }
+
+    #[test]
+    fn every_field_is_documented_and_every_documented_field_is_written() {
+        for (kind, _, fields) in DOCUMENTED {
+            let mut json = Vec::new();
+            let mut serializer = serde_json::Serializer::new(&mut json);
+            let mut map = serializer.serialize_map(None).expect("a map");
+            full(*kind).json(&mut map).expect("it serializes");
+            map.end().expect("it ends");
+            let written: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&json).expect("JSON");
+            let written: Vec<_> = written.keys().map(String::as_str).collect();
+            let mut documented: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
+            documented.sort_unstable();
+            assert_eq!(written, documented, "{}", kind.name());
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_not_decoded() {
+        let mut envelope = Envelope::zeroed();
+        assert!(Event::decode(bytemuck::bytes_of(&envelope)).is_none(), "kind 0");
+        envelope.kind = Kind::Connect as u8;
+        assert!(Event::decode(bytemuck::bytes_of(&envelope)).is_some());
+        assert!(
+            Event::decode(&bytemuck::bytes_of(&envelope)[1..]).is_none(),
+            "too short"
+        );
+        envelope.kind = Kind::Closed as u8;
+        assert!(Event::decode(bytemuck::bytes_of(&envelope)).is_none(), "no payload");
+    }
+}

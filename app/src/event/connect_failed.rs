@@ -1,0 +1,57 @@
+use std::fmt;
+
+use serde::ser::SerializeMap;
+use socklife_abi::event::{CAUSE_CLOSED_BY_CALLER, CAUSE_DISCONNECTED, CAUSE_ERRNO, CAUSE_LOCAL, ConnectFailed};
+
+use super::{Describe, FieldDoc, Millis, known, names::Errno};
+
+impl Describe for ConnectFailed {
+    const MEANING: &'static str = "A connect ended without a connection.";
+    const FIELDS: &'static [FieldDoc] = &[
+        (
+            "errno",
+            "by name: `ECONNREFUSED`, `ETIMEDOUT`, …; absent where there is none, as when the caller closed",
+        ),
+        (
+            "cause",
+            "`error`: the SYN was answered by one, or by nothing; `local`: the kernel refused before it sent a SYN; \
+             `closed_by_caller`; `disconnected`: given up by `connect(AF_UNSPEC)`; `unknown`",
+        ),
+        ("elapsed_ns", "since `connect`"),
+    ];
+
+    fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        if self.errno != 0 {
+            map.serialize_entry("errno", &Errno(self.errno))?;
+        }
+        map.serialize_entry("cause", cause(self.cause))?;
+        match known(self.elapsed_ns) {
+            Some(ns) => map.serialize_entry("elapsed_ns", &ns),
+            None => Ok(()),
+        }
+    }
+
+    fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        match self.cause {
+            CAUSE_ERRNO => write!(out, "{}", Errno(self.errno))?,
+            CAUSE_LOCAL => write!(out, "{}, no SYN sent", Errno(self.errno))?,
+            CAUSE_CLOSED_BY_CALLER => out.write_str("closed by the caller")?,
+            CAUSE_DISCONNECTED => out.write_str("given up by the caller")?,
+            _ => out.write_str("unknown cause")?,
+        }
+        match known(self.elapsed_ns) {
+            Some(ns) => write!(out, " after {}", Millis(ns)),
+            None => Ok(()),
+        }
+    }
+}
+
+fn cause(cause: u32) -> &'static str {
+    match cause {
+        CAUSE_ERRNO => "error",
+        CAUSE_LOCAL => "local",
+        CAUSE_CLOSED_BY_CALLER => "closed_by_caller",
+        CAUSE_DISCONNECTED => "disconnected",
+        _ => "unknown",
+    }
+}

@@ -1,0 +1,17 @@
+//! Everything that touches bpf(2): the table of hooks, what they attach to, and the way of an event out of the kernel.
+
+mod btf;
+mod cgroup;
+mod hooks;
+mod layout;
+mod losses;
+mod object;
+mod privilege;
+mod tracefs;
+mod tracer;
+
+pub use hooks::{Class, Need, Row, TABLE, via};
+pub use layout::VMLINUX;
+pub use losses::{Loss, Losses, Stage, Told};
+pub use privilege::{Privileges, drop_all_but_bpf};
+pub use tracer::{Counters, RowReport, Tracer, Wanted};

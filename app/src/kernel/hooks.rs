@@ -1,0 +1,305 @@
+//! The one table of hooks: for each part of a socket's life the rungs of its ladder, best first.
+//!
+//! Nothing else in the code knows a rung. The loader takes the first that this kernel accepts; `doctor` prints why it
+//! passed the others by.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use socklife_abi::{event::Kind, program::Program};
+
+/// A class of hooks: what a kernel, or its policy, admits or refuses as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Class {
+    /// BPF trampolines (fentry, fexit) and BTF tracepoints.
+    Fentry,
+    /// kprobes, kretprobes and raw tracepoints.
+    Kprobe,
+    /// Neither: tracepoints, `sock_ops`, cgroup hooks.
+    Tracepoint,
+}
+
+use Class::{Fentry, Kprobe, Tracepoint};
+
+/// Where a program attaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// Entry of a function, by trampoline.
+    Fentry(&'static str),
+    /// Return of a function, by trampoline.
+    Fexit(&'static str),
+    /// Entry of a function, by breakpoint or ftrace.
+    Kprobe(&'static str),
+    /// Return of a function, likewise.
+    Kretprobe(&'static str),
+    /// A tracepoint with typed arguments.
+    TpBtf(&'static str),
+    /// A tracepoint with untyped arguments.
+    RawTp(&'static str),
+    /// A tracepoint's record; needs tracefs.
+    Tracepoint(&'static str, &'static str),
+    /// TCP's callbacks, at the root cgroup.
+    SockOps,
+    /// socket(2), at the root cgroup.
+    SockCreate,
+    /// bind(2) of an IPv4 socket, at the root cgroup.
+    PostBind4,
+    /// bind(2) of an IPv6 socket, at the root cgroup.
+    PostBind6,
+}
+
+impl At {
+    /// The kernel function whose parameters the program reads.
+    pub fn function(self) -> Option<&'static str> {
+        match self {
+            Self::Fentry(function) | Self::Fexit(function) | Self::Kprobe(function) => Some(function),
+            Self::Kretprobe(_)
+            | Self::TpBtf(_)
+            | Self::RawTp(_)
+            | Self::Tracepoint(..)
+            | Self::SockOps
+            | Self::SockCreate
+            | Self::PostBind4
+            | Self::PostBind6 => None,
+        }
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fentry(function) => write!(f, "fentry:{function}"),
+            Self::Fexit(function) => write!(f, "fexit:{function}"),
+            Self::Kprobe(function) => write!(f, "kprobe:{function}"),
+            Self::Kretprobe(function) => write!(f, "kretprobe:{function}"),
+            Self::TpBtf(name) => write!(f, "tp_btf:{name}"),
+            Self::RawTp(name) => write!(f, "raw_tp:{name}"),
+            Self::Tracepoint(category, name) => write!(f, "tp:{category}:{name}"),
+            Self::SockOps => f.write_str("sock_ops"),
+            Self::SockCreate => f.write_str("cgroup:sock_create"),
+            Self::PostBind4 => f.write_str("cgroup:post_bind4"),
+            Self::PostBind6 => f.write_str("cgroup:post_bind6"),
+        }
+    }
+}
+
+/// A program and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Hook {
+    /// The program.
+    pub program: Program,
+    /// Where it attaches.
+    pub at: At,
+}
+
+/// One way to see something: all its hooks together.
+#[derive(Clone, Copy, Debug)]
+pub struct Rung {
+    /// The classes it belongs to.
+    pub classes: &'static [Class],
+    /// What to attach, in this order.
+    pub hooks: &'static [Hook],
+}
+
+impl fmt::Display for Rung {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, hook) in self.hooks.iter().enumerate() {
+            write!(f, "{}{}", if i == 0 { "" } else { " + " }, hook.at)?;
+        }
+        Ok(())
+    }
+}
+
+/// What it means that a row has no rung.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// socklife does not start.
+    Required,
+    /// Its events are not seen, and that is said.
+    Optional,
+}
+
+/// A part of a socket's life.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What it sees, in a few words.
+    pub name: &'static str,
+    /// The events that it sends, or that are poorer without it. Empty: whatever is asked for needs it.
+    pub feeds: &'static [Kind],
+    /// Whether socklife can do without.
+    pub need: Need,
+    /// Best first.
+    pub rungs: &'static [Rung],
+}
+
+impl Row {
+    /// Whether an event of this set is fed by the row.
+    pub fn serves(&self, kinds: u64) -> bool {
+        self.feeds.is_empty() || self.feeds.iter().any(|kind| kinds & (1 << *kind as u8) != 0)
+    }
+}
+
+const ANY: &[Class] = &[Fentry, Kprobe, Tracepoint];
+
+macro_rules! rung {
+    ($classes:expr; $($program:ident @ $at:expr),+ $(,)?) => {
+        Rung { classes: $classes, hooks: &[$(Hook { program: Program::$program, at: $at }),+] }
+    };
+}
+
+/// The table.
+pub const TABLE: &[Row] = &[
+    Row {
+        name: "cookie at socket()",
+        feeds: &[],
+        need: Need::Optional,
+        rungs: &[rung!(ANY; CookieSockCreate @ At::SockCreate)],
+    },
+    Row {
+        name: "cookie at the SYN",
+        feeds: &[],
+        need: Need::Optional,
+        rungs: &[rung!(ANY; CookieSockOps @ At::SockOps)],
+    },
+    Row {
+        name: "destroy",
+        feeds: &[],
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint]; DestroyTpBtf @ At::TpBtf("tcp_destroy_sock")),
+            rung!(&[Kprobe]; DestroyRawTp @ At::RawTp("tcp_destroy_sock")),
+        ],
+    },
+    Row {
+        name: "state changes",
+        feeds: &[],
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint]; StateTpBtf @ At::TpBtf("inet_sock_set_state")),
+            rung!(&[Kprobe]; StateRawTp @ At::RawTp("inet_sock_set_state")),
+        ],
+    },
+    Row {
+        name: "bind()",
+        feeds: &[Kind::Bound],
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; BindFexit4 @ At::Fexit("__inet_bind"), BindFexit6 @ At::Fexit("__inet6_bind")),
+            rung!(&[Kprobe];
+                BindKretprobe @ At::Kretprobe("__inet_bind"), BindKretprobe @ At::Kretprobe("__inet6_bind"),
+                BindKprobe @ At::Kprobe("__inet_bind"), BindKprobe @ At::Kprobe("__inet6_bind")),
+            rung!(&[Tracepoint]; BindCgroup4 @ At::PostBind4, BindCgroup6 @ At::PostBind6),
+        ],
+    },
+    Row {
+        name: "listen()",
+        feeds: &[Kind::Listening],
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry];
+                ListenAskedFentry @ At::Fentry("__sys_listen"), ListenFexitSk @ At::Fexit("__inet_listen_sk")),
+            rung!(&[Fentry];
+                ListenAskedFentry @ At::Fentry("__sys_listen"), ListenFexitSocket @ At::Fexit("inet_listen")),
+            rung!(&[Kprobe];
+                ListenAskedKprobe @ At::Kprobe("__sys_listen"),
+                ListenKretprobe @ At::Kretprobe("__inet_listen_sk"), ListenKprobeSk @ At::Kprobe("__inet_listen_sk")),
+            rung!(&[Kprobe];
+                ListenAskedKprobe @ At::Kprobe("__sys_listen"),
+                ListenKretprobe @ At::Kretprobe("inet_listen"), ListenKprobeSocket @ At::Kprobe("inet_listen")),
+            rung!(&[Tracepoint];
+                ListenTp @ At::Tracepoint("syscalls", "sys_exit_listen"),
+                ListenAskedTp @ At::Tracepoint("syscalls", "sys_enter_listen")),
+            rung!(&[Tracepoint]; ListenSockOps @ At::SockOps),
+        ],
+    },
+    Row {
+        name: "connect()",
+        feeds: &[Kind::Connect, Kind::Connected, Kind::ConnectFailed, Kind::Closed],
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry]; ConnectFentry @ At::Fentry("tcp_connect")),
+            rung!(&[Kprobe]; ConnectKprobe @ At::Kprobe("tcp_connect")),
+            rung!(&[Tracepoint]; ConnectSockOps @ At::SockOps),
+        ],
+    },
+    Row {
+        name: "connect() refused before the SYN",
+        feeds: &[Kind::ConnectFailed],
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                ConnectFailFexit4 @ At::Fexit("tcp_v4_connect"), ConnectFailFexit6 @ At::Fexit("tcp_v6_connect")),
+            rung!(&[Kprobe];
+                ConnectFailKretprobe @ At::Kretprobe("tcp_v4_connect"),
+                ConnectFailKretprobe @ At::Kretprobe("tcp_v6_connect"),
+                ConnectFailKprobe @ At::Kprobe("tcp_v4_connect"), ConnectFailKprobe @ At::Kprobe("tcp_v6_connect")),
+            rung!(&[Tracepoint];
+                ConnectFailTp @ At::Tracepoint("syscalls", "sys_exit_connect"),
+                ConnectEnterTp @ At::Tracepoint("syscalls", "sys_enter_connect")),
+        ],
+    },
+    Row {
+        name: "accept()",
+        feeds: &[Kind::Accepted],
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry]; AcceptFexit @ At::Fexit("inet_csk_accept")),
+            rung!(&[Kprobe];
+                AcceptKretprobe @ At::Kretprobe("inet_csk_accept"), AcceptKprobe @ At::Kprobe("inet_csk_accept")),
+            rung!(&[Tracepoint];
+                AcceptTp @ At::Tracepoint("syscalls", "sys_exit_accept4"),
+                AcceptTp @ At::Tracepoint("syscalls", "sys_exit_accept"),
+                AcceptEnterTp @ At::Tracepoint("syscalls", "sys_enter_accept4"),
+                AcceptEnterTp @ At::Tracepoint("syscalls", "sys_enter_accept")),
+            rung!(&[Tracepoint]; AcceptTpBtf @ At::TpBtf("sys_exit")),
+        ],
+    },
+    Row {
+        name: "accept() that was waiting already",
+        feeds: &[Kind::Accepted],
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; AcceptLateFentry @ At::Fentry("security_sock_graft")),
+            rung!(&[Kprobe]; AcceptLateKprobe @ At::Kprobe("security_sock_graft")),
+            // The hooks at the system call's exit see it anyway.
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+            },
+        ],
+    },
+];
+
+/// The name of the hook that sent an event: `via` in output.
+pub fn via(program: u8) -> Option<String> {
+    let hooks = TABLE.iter().flat_map(|row| row.rungs).flat_map(|rung| rung.hooks);
+    hooks
+        .filter(|hook| hook.program as u8 == program)
+        .map(|hook| hook.at.to_string())
+        .next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Class, Program, TABLE, ValueEnum as _, via};
+
+    #[test]
+    fn every_program_has_a_place() {
+        for program in Program::ALL {
+            assert!(via(*program as u8).is_some(), "{} is in no rung", program.symbol());
+        }
+    }
+
+    #[test]
+    fn every_row_has_a_rung_in_every_class() {
+        for row in TABLE {
+            for class in Class::value_variants() {
+                assert!(
+                    row.rungs.iter().any(|rung| rung.classes.contains(class)),
+                    "{} cannot be seen with {class:?}",
+                    row.name
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,119 @@
+//! What the programs must know of the running kernel, out of its BTF.
+
+use anyhow::{Context as _, Result, ensure};
+use socklife_abi::kernel::{ABSENT, ArgSpec, Args, FieldSpec, NO_ARG, Offsets, Regs};
+
+use super::btf::Btf;
+
+/// Where the running kernel keeps its BTF.
+pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+
+/// The implementation that tracing programs got in 5.12, with the helper itself.
+const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
+
+/// The tables of [`socklife_abi::kernel`], as bytes of the globals.
+pub struct Layout {
+    /// [`Offsets`].
+    pub offsets: Vec<u32>,
+    /// [`Args`].
+    pub args: Vec<u8>,
+    /// [`Regs`].
+    pub regs: Vec<u32>,
+    /// Whether tracing programs may call `bpf_get_socket_cookie`.
+    pub cookie_helper: bool,
+}
+
+impl Layout {
+    /// Of the running kernel.
+    pub fn of_running_kernel() -> Result<Self> {
+        let data = std::fs::read(VMLINUX).with_context(|| {
+            format!(
+                "cannot read {VMLINUX}: socklife needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, and sysfs mounted at /sys"
+            )
+        })?;
+        Self::resolve(data).with_context(|| format!("cannot use {VMLINUX}"))
+    }
+
+    /// Of the kernel that this BTF describes.
+    pub fn resolve(data: Vec<u8>) -> Result<Self> {
+        let mut structs: Vec<_> = Offsets::SPEC.iter().map(|spec| spec.of).collect();
+        structs.push("pt_regs");
+        let mut functions: Vec<_> = Args::SPEC.iter().map(|spec| spec.function).collect();
+        functions.push(COOKIE_HELPER);
+        let btf = Btf::parse(data, &structs, &functions)?;
+        Ok(Self {
+            offsets: Offsets::SPEC
+                .iter()
+                .map(|spec| offset(&btf, spec))
+                .collect::<Result<_>>()?,
+            args: Args::SPEC
+                .iter()
+                .map(|spec| position(&btf, spec))
+                .collect::<Result<_>>()?,
+            regs: registers(&btf)?,
+            cookie_helper: btf.has_function(COOKIE_HELPER),
+        })
+    }
+
+    /// The parameters that a program needs of a function and this kernel's function lacks.
+    pub fn missing_args(&self, function: &str) -> Vec<&'static str> {
+        Args::SPEC
+            .iter()
+            .zip(&self.args)
+            .filter(|(spec, position)| spec.function == function && **position == NO_ARG)
+            .map(|(spec, _)| spec.parameter.unwrap_or("(the function itself)"))
+            .collect()
+    }
+}
+
+const _: () = {
+    assert!(size_of::<Offsets>() == Offsets::SPEC.len() * 4);
+    assert!(size_of::<Args>() == Args::SPEC.len());
+    assert!(size_of::<Regs>() == 9 * 4);
+};
+
+fn offset(btf: &Btf, spec: &FieldSpec) -> Result<u32> {
+    let FieldSpec { of, path, size, .. } = spec;
+    match btf.field(of, path)? {
+        Some(field) => {
+            ensure!(!field.bitfield, "{of}.{path} is a bit field in this kernel");
+            // A wider field would be read by half, and an array of two words is read word by word.
+            ensure!(
+                field.size as usize >= *size,
+                "{of}.{path} is narrower than {size} bytes in this kernel"
+            );
+            Ok(field.offset)
+        }
+        None if spec.optional => Ok(ABSENT),
+        None => anyhow::bail!("this kernel has no {of}.{path}"),
+    }
+}
+
+fn position(btf: &Btf, spec: &ArgSpec) -> Result<u8> {
+    let Some(parameters) = btf.parameters(spec.function)? else {
+        return Ok(NO_ARG);
+    };
+    let position = match spec.parameter {
+        Some(name) => parameters.iter().position(|parameter| parameter == name),
+        None => Some(parameters.len()),
+    };
+    Ok(position
+        .and_then(|position| u8::try_from(position).ok())
+        .unwrap_or(NO_ARG))
+}
+
+/// System V's calling convention, and the system call's.
+#[cfg(target_arch = "x86_64")]
+const REGISTERS: [&str; 9] = ["di", "si", "dx", "cx", "r8", "r9", "ax", "orig_ax", "di"];
+
+fn registers(btf: &Btf) -> Result<Vec<u32>> {
+    REGISTERS
+        .iter()
+        .map(|name| {
+            let field = btf.field("pt_regs", name)?;
+            Ok(field
+                .with_context(|| format!("this kernel has no pt_regs.{name}"))?
+                .offset)
+        })
+        .collect()
+}

@@ -1,0 +1,184 @@
+//! What did not reach the reader of the output, counted by cause.
+
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+};
+
+use socklife_abi::{
+    counter::{MISSED, Missed},
+    event::{KINDS, Kind},
+};
+
+/// Where something was lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// The ring buffer was full: user space was too slow.
+    RingBuffer,
+    /// The output was too slow.
+    Output,
+    /// A table in the kernel was full.
+    Kernel(Missed),
+}
+
+impl Stage {
+    /// The name in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::RingBuffer => "ring_buffer",
+            Self::Output => "output",
+            Self::Kernel(missed) => missed.name(),
+        }
+    }
+}
+
+/// So many events of this kind were lost there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Where.
+    pub stage: Stage,
+    /// Which; a table concerns several.
+    pub kind: Option<Kind>,
+    /// How many.
+    pub count: u64,
+}
+
+impl fmt::Display for Loss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind.map_or("events", Kind::name);
+        match self.stage {
+            Stage::RingBuffer => write!(
+                f,
+                "{} {kind} lost: ring buffer full (--ring-buffer makes it larger)",
+                self.count
+            ),
+            Stage::Output => write!(
+                f,
+                "{} {kind} lost: output too slow (narrow the filter, or write to a file)",
+                self.count
+            ),
+            Stage::Kernel(Missed::SocketTable) => write!(
+                f,
+                "{} sockets not remembered: table full, their durations are unknown (--max-sockets makes it larger)",
+                self.count
+            ),
+            Stage::Kernel(Missed::CallTable) => write!(
+                f,
+                "{} calls not remembered: table full, their events are lost",
+                self.count
+            ),
+        }
+    }
+}
+
+/// Totals since the start. Written by the reader, read by whoever reports.
+#[derive(Debug, Default)]
+pub struct Losses {
+    ring: [AtomicU64; KINDS],
+    output: [AtomicU64; KINDS],
+    kernel: [AtomicU64; MISSED],
+}
+
+impl Losses {
+    /// The output took no more.
+    pub fn output_full(&self, kind: Kind) {
+        self.output[kind as usize].fetch_add(1, Relaxed);
+    }
+
+    /// The kernel's own count.
+    pub(super) fn set_ring(&self, slot: usize, total: u64) {
+        if let Some(counter) = self.ring.get(slot) {
+            counter.store(total, Relaxed);
+        }
+    }
+
+    /// The kernel's own count.
+    pub(super) fn set_kernel(&self, slot: usize, total: u64) {
+        if let Some(counter) = self.kernel.get(slot) {
+            counter.store(total, Relaxed);
+        }
+    }
+
+    fn totals(&self) -> impl Iterator<Item = Loss> + '_ {
+        let of = |stage, counters: &[AtomicU64; KINDS], kind: Kind| Loss {
+            stage,
+            kind: Some(kind),
+            count: counters[kind as usize].load(Relaxed),
+        };
+        Kind::ALL
+            .iter()
+            .flat_map(move |kind| {
+                [
+                    of(Stage::RingBuffer, &self.ring, *kind),
+                    of(Stage::Output, &self.output, *kind),
+                ]
+            })
+            .chain(Missed::ALL.iter().map(|missed| Loss {
+                stage: Stage::Kernel(*missed),
+                kind: None,
+                count: self.kernel[*missed as usize].load(Relaxed),
+            }))
+    }
+
+    /// Everything that was lost so far.
+    pub fn all(&self) -> Vec<Loss> {
+        self.totals().filter(|loss| loss.count > 0).collect()
+    }
+}
+
+/// Remembers what was said of the losses.
+#[derive(Debug, Default)]
+pub struct Told(Vec<Loss>);
+
+impl Told {
+    /// What was lost since the last call.
+    pub fn news(&mut self, losses: &Losses) -> Vec<Loss> {
+        let now = losses.all();
+        let news = now
+            .iter()
+            .map(|loss| {
+                let before = self
+                    .0
+                    .iter()
+                    .find(|old| (old.stage, old.kind) == (loss.stage, loss.kind));
+                Loss {
+                    count: loss.count - before.map_or(0, |old| old.count),
+                    ..*loss
+                }
+            })
+            .filter(|loss| loss.count > 0)
+            .collect();
+        self.0 = now;
+        news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Kind, Loss, Losses, Missed, Stage, Told};
+
+    #[test]
+    fn news_are_told_once() {
+        let losses = Losses::default();
+        let mut told = Told::default();
+        assert_eq!(told.news(&losses), []);
+        losses.output_full(Kind::Accepted);
+        losses.output_full(Kind::Accepted);
+        losses.set_kernel(Missed::SocketTable as usize, 7);
+        let accepted = |count| Loss {
+            stage: Stage::Output,
+            kind: Some(Kind::Accepted),
+            count,
+        };
+        let sockets = Loss {
+            stage: Stage::Kernel(Missed::SocketTable),
+            kind: None,
+            count: 7,
+        };
+        assert_eq!(told.news(&losses), [accepted(2), sockets]);
+        assert_eq!(told.news(&losses), []);
+        losses.output_full(Kind::Accepted);
+        assert_eq!(told.news(&losses), [accepted(1)]);
+        assert_eq!(losses.all(), [accepted(3), sockets]);
+    }
+}

@@ -1,0 +1,51 @@
+//! What this process may do, and giving up what it no longer needs.
+
+use anyhow::{Context as _, Result, ensure};
+use caps::{CapSet, Capability, CapsHashSet};
+
+/// The capabilities that matter here.
+#[derive(Clone, Debug)]
+pub struct Privileges(CapsHashSet);
+
+impl Privileges {
+    /// Of this process.
+    pub fn of_this_process() -> Result<Self> {
+        let set = caps::read(None, CapSet::Effective).context("cannot read this process's capabilities")?;
+        Ok(Self(set))
+    }
+
+    /// Loading programs, reading kernel memory with them, attaching them to cgroups.
+    const NEEDED: [Capability; 3] = [Capability::CAP_BPF, Capability::CAP_PERFMON, Capability::CAP_NET_ADMIN];
+
+    /// The needed capabilities that are not there. `CAP_SYS_ADMIN` stands for all of them.
+    pub fn lacking(&self) -> Vec<Capability> {
+        if self.0.contains(&Capability::CAP_SYS_ADMIN) {
+            return Vec::new();
+        }
+        Self::NEEDED.into_iter().filter(|cap| !self.0.contains(cap)).collect()
+    }
+
+    /// An error with its remedy, unless this process may trace.
+    pub fn check(&self) -> Result<()> {
+        let lacking = self.lacking();
+        let names: Vec<_> = lacking.iter().map(ToString::to_string).collect();
+        ensure!(
+            lacking.is_empty(),
+            "not permitted: {} is missing; run socklife as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+            names.join(", ")
+        );
+        Ok(())
+    }
+}
+
+/// Once everything is attached only the reading of counters needs a privilege.
+pub fn drop_all_but_bpf() -> Result<()> {
+    let keep: CapsHashSet = caps::read(None, CapSet::Permitted)
+        .context("cannot read this process's capabilities")?
+        .into_iter()
+        .filter(|cap| *cap == Capability::CAP_BPF)
+        .collect();
+    caps::set(None, CapSet::Effective, &keep)
+        .and_then(|()| caps::set(None, CapSet::Permitted, &keep))
+        .context("cannot give up capabilities")
+}

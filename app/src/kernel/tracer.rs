@@ -1,0 +1,351 @@
+//! Loads the programs, walks the table of hooks, and hands out what the kernel sends.
+
+use std::{collections::HashSet, fmt::Write as _, io, os::fd::OwnedFd};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::{MapData, PerCpuArray, RingBuf},
+    programs::{Program as Loaded, ProgramError, links::CgroupAttachMode},
+};
+use socklife_abi::{
+    config::{Config, Filter},
+    counter::MISSED,
+    event::KINDS,
+    program::Program,
+};
+
+use super::{
+    cgroup,
+    hooks::{At, Class, Hook, Need, Row, Rung, TABLE},
+    layout::Layout,
+    losses::Losses,
+    object, tracefs,
+};
+
+/// What to trace, and with what.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// Decided in the kernel.
+    pub filter: Filter,
+    /// Only hooks of this class.
+    pub class: Option<Class>,
+    /// Size of the ring buffer in bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// How many sockets to remember at a time.
+    pub max_sockets: u32,
+}
+
+impl Default for Wanted {
+    fn default() -> Self {
+        Self {
+            filter: Filter::ANY,
+            class: None,
+            ring_bytes: 8 << 20,
+            max_sockets: 65_536,
+        }
+    }
+}
+
+/// What became of a row of the table.
+#[derive(Clone, Debug)]
+pub struct RowReport {
+    /// The row.
+    pub row: &'static Row,
+    /// The rung that was taken.
+    pub chosen: Option<&'static Rung>,
+    /// The better rungs, and why they were refused.
+    pub refused: Vec<(&'static Rung, String)>,
+}
+
+/// Attached programs, and the ends of what they write. Everything is detached when this is dropped, or when the process
+/// ends in whatever way.
+pub struct Tracer {
+    ebpf: Ebpf,
+    /// Where events come out.
+    pub ring: RingBuf<MapData>,
+    /// What the programs could not send.
+    pub counters: Counters,
+    /// What is attached, row by row.
+    pub report: Vec<RowReport>,
+}
+
+/// The kernel's counts of what was lost.
+pub struct Counters {
+    lost: PerCpuArray<MapData, u64>,
+    missed: PerCpuArray<MapData, u64>,
+}
+
+impl Counters {
+    /// Brings the totals up to date.
+    pub fn read_into(&self, losses: &Losses) -> Result<()> {
+        for slot in 0..KINDS {
+            losses.set_ring(slot, sum(&self.lost, slot)?);
+        }
+        for slot in 0..MISSED {
+            losses.set_kernel(slot, sum(&self.missed, slot)?);
+        }
+        Ok(())
+    }
+}
+
+impl Tracer {
+    /// Loads and attaches what the wanted events need.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel lacks something that no hook can do without, or refuses every rung of a required row and
+    /// `lenient` is off.
+    pub fn start(wanted: &Wanted, lenient: bool) -> Result<Self> {
+        let layout = Layout::of_running_kernel()?;
+        let mut ebpf = load(wanted, &layout)?;
+        let mut attacher = Attacher {
+            ebpf: &mut ebpf,
+            layout: &layout,
+            btf: Btf::from_sys_fs().context("cannot read the kernel's BTF")?,
+            cgroup: None,
+            class: wanted.class,
+        };
+        let mut report = Vec::with_capacity(TABLE.len());
+        for row in TABLE {
+            // With --pid every hook that runs in a task may recognise a socket.
+            if row.serves(wanted.filter.events) || wanted.filter.pid != 0 {
+                report.push(attacher.walk(row));
+            }
+        }
+        if !lenient {
+            check(&report)?;
+        }
+        let ring = take(&mut ebpf, "EVENTS")?;
+        let lost = take(&mut ebpf, "LOST")?;
+        let missed = take(&mut ebpf, "MISSED_COUNTS")?;
+        Ok(Self {
+            ring: RingBuf::try_from(ring).context("cannot map the ring buffer")?,
+            counters: Counters {
+                lost: PerCpuArray::try_from(lost).context("cannot use the map LOST")?,
+                missed: PerCpuArray::try_from(missed).context("cannot use the map MISSED_COUNTS")?,
+            },
+            ebpf,
+            report,
+        })
+    }
+
+    /// Detaches every program; what they sent can still be read.
+    pub fn detach(self) -> (RingBuf<MapData>, Counters) {
+        (self.ring, self.counters)
+    }
+
+    /// The loaded programs, for their log lines.
+    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+}
+
+fn take(ebpf: &mut Ebpf, map: &str) -> Result<aya::maps::Map> {
+    ebpf.take_map(map)
+        .with_context(|| format!("the object has no map {map}"))
+}
+
+fn sum(map: &PerCpuArray<MapData, u64>, slot: usize) -> Result<u64> {
+    let index = u32::try_from(slot)?;
+    let values = map.get(&index, 0).context("cannot read the kernel's counters")?;
+    Ok(values.iter().sum())
+}
+
+/// An error when something that was asked for cannot be seen.
+fn check(report: &[RowReport]) -> Result<()> {
+    let mut text = String::new();
+    for row in report {
+        if row.chosen.is_none() && row.row.need == Need::Required {
+            write!(text, "\n  {}:", row.row.name)?;
+            for (rung, reason) in &row.refused {
+                write!(text, "\n    {rung}: {reason}")?;
+            }
+        }
+    }
+    ensure!(
+        text.is_empty(),
+        "this kernel admits no hook for:{text}\n`socklife doctor` tells what it does admit"
+    );
+    Ok(())
+}
+
+fn load(wanted: &Wanted, layout: &Layout) -> Result<Ebpf> {
+    ensure!(
+        wanted.ring_bytes.is_power_of_two() && wanted.ring_bytes >= 4096,
+        "the ring buffer's size must be a power of two of at least 4096 bytes"
+    );
+    let config = Config {
+        wakeup_bytes: u64::from(wanted.ring_bytes / 4),
+        cookie_helper: u32::from(layout.cookie_helper),
+        nr_accept: u32::try_from(libc::SYS_accept)?,
+        nr_accept4: u32::try_from(libc::SYS_accept4)?,
+        reserved: 0,
+    };
+    let object = object::bytes()?;
+    EbpfLoader::new()
+        .override_global("OFFSETS", &layout.offsets[..], true)
+        .override_global("ARGS", &layout.args[..], true)
+        .override_global("REGS", &layout.regs[..], true)
+        .override_global("FILTER", bytemuck::bytes_of(&wanted.filter), true)
+        .override_global("CONFIG", bytemuck::bytes_of(&config), true)
+        .map_max_entries("EVENTS", wanted.ring_bytes)
+        .map_max_entries("LIVES", wanted.max_sockets)
+        .load(&object)
+        .map_err(|error| anyhow!(error))
+        .context("cannot create the maps (is this a 5.10 kernel or later, and is bpf(2) allowed here?)")
+}
+
+struct Attacher<'a> {
+    ebpf: &'a mut Ebpf,
+    layout: &'a Layout,
+    btf: Btf,
+    cgroup: Option<OwnedFd>,
+    class: Option<Class>,
+}
+
+impl Attacher<'_> {
+    fn walk(&mut self, row: &'static Row) -> RowReport {
+        let mut report = RowReport {
+            row,
+            chosen: None,
+            refused: Vec::new(),
+        };
+        for rung in row.rungs {
+            if self.class.is_some_and(|class| !rung.classes.contains(&class)) {
+                continue;
+            }
+            match self.climb(rung) {
+                Ok(()) => {
+                    report.chosen = Some(rung);
+                    break;
+                }
+                Err(error) => report.refused.push((rung, format!("{error:#}"))),
+            }
+        }
+        report
+    }
+
+    /// Attaches all of a rung, or nothing of it.
+    fn climb(&mut self, rung: &Rung) -> Result<()> {
+        let mut loaded = HashSet::new();
+        for hook in rung.hooks {
+            let attached = self
+                .attach(hook, loaded.contains(&hook.program))
+                .with_context(|| hook.at.to_string());
+            loaded.insert(hook.program);
+            if attached.is_err() {
+                for program in loaded {
+                    self.unload(program);
+                }
+                return attached;
+            }
+        }
+        Ok(())
+    }
+
+    fn attach(&mut self, hook: &Hook, loaded: bool) -> Result<()> {
+        if let Some(function) = hook.at.function() {
+            let missing = self.layout.missing_args(function);
+            ensure!(
+                missing.is_empty(),
+                "this kernel's {function} has no {}",
+                missing.join(", ")
+            );
+        }
+        if matches!(hook.at, At::SockOps | At::SockCreate | At::PostBind4 | At::PostBind6) && self.cgroup.is_none() {
+            self.cgroup = Some(cgroup::root().map_err(|error| {
+                anyhow!("cannot open the root of cgroup2: {error}; mount it (mount -t cgroup2 none /sys/fs/cgroup)")
+            })?);
+        }
+        if matches!(hook.at, At::Tracepoint(..)) {
+            tracefs::ensure().map_err(|error| {
+                anyhow!("cannot mount tracefs: {error}; mount it (mount -t tracefs none /sys/kernel/tracing)")
+            })?;
+        }
+        let symbol = hook.program.symbol();
+        let program = self
+            .ebpf
+            .program_mut(symbol)
+            .with_context(|| format!("the object has no program {symbol}"))?;
+        let cgroup = self.cgroup.as_ref();
+        let attached = match (hook.at, program) {
+            (At::Fentry(function), Loaded::FEntry(program)) => program
+                .load(function, &self.btf)
+                .and_then(|()| program.attach().map(drop)),
+            (At::Fexit(function), Loaded::FExit(program)) => program
+                .load(function, &self.btf)
+                .and_then(|()| program.attach().map(drop)),
+            (At::TpBtf(name), Loaded::BtfTracePoint(program)) => {
+                program.load(name, &self.btf).and_then(|()| program.attach().map(drop))
+            }
+            (At::RawTp(name), Loaded::RawTracePoint(program)) => {
+                once(loaded, || program.load()).and_then(|()| program.attach(name).map(drop))
+            }
+            (At::Kprobe(function) | At::Kretprobe(function), Loaded::KProbe(program)) => {
+                once(loaded, || program.load()).and_then(|()| program.attach(function, 0).map(drop))
+            }
+            (At::Tracepoint(category, name), Loaded::TracePoint(program)) => {
+                once(loaded, || program.load()).and_then(|()| program.attach(category, name).map(drop))
+            }
+            // `Single` is no flag, and a link at a cgroup stands beside others in any case; `AllowMultiple` is refused
+            // by bpf_link_create (aya #1078).
+            (At::SockOps, Loaded::SockOps(program)) => once(loaded, || program.load())
+                .and_then(|()| program.attach(expect(cgroup)?, CgroupAttachMode::Single).map(drop)),
+            (At::SockCreate | At::PostBind4 | At::PostBind6, Loaded::CgroupSock(program)) => {
+                once(loaded, || program.load())
+                    .and_then(|()| program.attach(expect(cgroup)?, CgroupAttachMode::Single).map(drop))
+            }
+            (at, _) => bail!("{symbol} is no program for {at}"),
+        };
+        attached.map_err(reason)
+    }
+
+    fn unload(&mut self, program: Program) {
+        let Some(program) = self.ebpf.program_mut(program.symbol()) else {
+            return;
+        };
+        // One that never loaded has nothing to unload.
+        let _ = match program {
+            Loaded::FEntry(program) => program.unload(),
+            Loaded::FExit(program) => program.unload(),
+            Loaded::BtfTracePoint(program) => program.unload(),
+            Loaded::RawTracePoint(program) => program.unload(),
+            Loaded::KProbe(program) => program.unload(),
+            Loaded::TracePoint(program) => program.unload(),
+            Loaded::SockOps(program) => program.unload(),
+            Loaded::CgroupSock(program) => program.unload(),
+            _ => Ok(()),
+        };
+    }
+}
+
+fn once(loaded: bool, load: impl FnOnce() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
+    if loaded { Ok(()) } else { load() }
+}
+
+fn expect(cgroup: Option<&OwnedFd>) -> Result<&OwnedFd, ProgramError> {
+    cgroup.ok_or(ProgramError::IOError(io::Error::from(io::ErrorKind::NotFound)))
+}
+
+/// How the verifier's log ends after its verdict.
+const STATISTICS: [&str; 4] = ["processed", "verification time", "stack depth", "max_states"];
+
+/// The kernel's own words: the innermost error, and the end of the verifier's log if there is one.
+fn reason(error: ProgramError) -> anyhow::Error {
+    match &error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let last = log
+                .lines()
+                .rev()
+                .map(str::trim)
+                .find(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)));
+            match last {
+                Some(line) => anyhow!("load: {io_error}: {line}"),
+                None => anyhow!("load: {io_error}"),
+            }
+        }
+        _ => anyhow!(error),
+    }
+}
