@@ -121,11 +121,7 @@ impl Apt {
         let scratch = Path::new("apt/archives").join(format!("{name}.d"));
         let scratch = cache::make_dir(scratch, |dir| {
             let spec = format!("{package}={version}");
-            cmd::output(
-                self.command("apt-get")
-                    .args(["download", &spec])
-                    .current_dir(dir),
-            )?;
+            cmd::output(self.command("apt-get").args(["download", &spec]).current_dir(dir))?;
             Ok(())
         })?;
         let file = fs::read_dir(&scratch)
@@ -134,8 +130,7 @@ impl Apt {
             .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
             .with_context(|| format!("apt-get downloaded no .deb of {package} {version}"))?;
         cache::replace(&file, &target)?;
-        fs::remove_dir_all(&scratch)
-            .with_context(|| format!("cannot remove {}", scratch.display()))?;
+        fs::remove_dir_all(&scratch).with_context(|| format!("cannot remove {}", scratch.display()))?;
         Ok(target)
     }
 
@@ -226,12 +221,8 @@ fn codename() -> String {
 
 /// Our suites on this machine's mirrors.
 fn sources() -> Result<String> {
-    let uris = cmd::output(Command::new("apt-get").args([
-        "indextargets",
-        "--format",
-        "$(REPO_URI)",
-        "Created-By: Packages",
-    ]))?;
+    let uris =
+        cmd::output(Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI)", "Created-By: Packages"]))?;
     let mirror = |path: &str| uris.lines().find(|uri| uri.ends_with(path));
     let Some(keyring) = KEYRINGS.iter().find(|keyring| Path::new(keyring).is_file()) else {
         bail!("Debian's keyring is missing: install the package debian-archive-keyring");
@@ -243,8 +234,7 @@ fn sources() -> Result<String> {
         }
     };
     add(
-        mirror("/debian/")
-            .context("this machine's apt sources name no Debian mirror (…/debian/)")?,
+        mirror("/debian/").context("this machine's apt sources name no Debian mirror (…/debian/)")?,
         SUITES,
     );
     if let Some(uri) = mirror("/debian-security/") {
@@ -301,19 +291,13 @@ mod tests {
         let table = " rustc-web | 1.96.0-1~deb13u1+b1 | http://host/debian trixie/main amd64 Packages\n \
                       rustc-web | 1.85.0-3 | http://host/debian bookworm/main amd64 Packages\n \
                       rustc-web | 1.96.0-1~deb12u2 | http://host/s bookworm-security/main amd64 Packages\n";
-        assert_eq!(
-            parse_versions(table, "bookworm"),
-            ["1.96.0-1~deb12u2", "1.85.0-3"]
-        );
+        assert_eq!(parse_versions(table, "bookworm"), ["1.96.0-1~deb12u2", "1.85.0-3"]);
         assert_eq!(parse_versions(table, "").len(), 3);
     }
 
     #[test]
     fn newest_is_by_dpkg_order() {
-        assert_eq!(
-            newest(["5.10.0-9", "5.10.0-46", "5.10.0-43"]),
-            Some("5.10.0-46")
-        );
+        assert_eq!(newest(["5.10.0-9", "5.10.0-46", "5.10.0-43"]), Some("5.10.0-46"));
         assert_eq!(newest([]), None);
     }
 }

@@ -14,11 +14,7 @@ const NEWEST_LLVM: u32 = 22;
 
 /// Refuses a rustc whose LLVM is too new.
 pub fn check_llvm(rustc: &Rustc) -> Result<()> {
-    let major = rustc
-        .llvm
-        .split('.')
-        .next()
-        .and_then(|major| major.parse::<u32>().ok());
+    let major = rustc.llvm.split('.').next().and_then(|major| major.parse::<u32>().ok());
     let major = major.with_context(|| format!("cannot read the LLVM version {}", rustc.llvm))?;
     ensure!(
         major <= NEWEST_LLVM,
@@ -38,9 +34,7 @@ pub fn provision(rustc: &Rustc) -> Result<PathBuf> {
     if bin.join("bpf-linker").is_file() {
         return Ok(bin);
     }
-    output::step(format!(
-        "building bpf-linker {VERSION} (a few minutes, once)"
-    ));
+    output::step(format!("building bpf-linker {VERSION} (a few minutes, once)"));
     let target = cache::dir("build/bpf-linker")?;
     cache::make_dir(&name, |root| {
         cmd::run(
@@ -53,7 +47,6 @@ pub fn provision(rustc: &Rustc) -> Result<PathBuf> {
                 .current_dir(root),
         )
     })?;
-    std::fs::remove_dir_all(&target)
-        .with_context(|| format!("cannot remove {}", target.display()))?;
+    std::fs::remove_dir_all(&target).with_context(|| format!("cannot remove {}", target.display()))?;
     Ok(bin)
 }

@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -11,7 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{
     cache,
     cargo::{self, Metadata},
-    object_file, output,
+    cmd, object_file, output,
     record::{Record, sha256},
     rustc_wrapper,
     toolchain::{Choice, Toolchain},
@@ -69,8 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn check(compiler: Choice) -> Result<Option<PathBuf>> {
     let path = workspace::object();
     let remedy = "run `cargo xtask build-ebpf` and commit app-ebpf/socklife.bpf.*";
-    let ours =
-        fs::read(&path).with_context(|| format!("cannot read {}: {remedy}", path.display()))?;
+    let ours = fs::read(&path).with_context(|| format!("cannot read {}: {remedy}", path.display()))?;
     let record = Record::read(&workspace::record()).context(remedy)?;
     ensure!(
         record.sha256 == sha256(&ours),
@@ -95,15 +95,10 @@ pub fn check(compiler: Choice) -> Result<Option<PathBuf>> {
             cached.display()
         );
     }
-    output::step(
-        "the checked-in eBPF object was made by another toolchain, so bytes tell nothing:",
-    );
+    output::step("the checked-in eBPF object was made by another toolchain, so bytes tell nothing:");
     output::step(format!("  checked in: {record}"));
     output::step(format!("  here:       {}", fresh.record));
-    output::step(format!(
-        "  tests take the fresh object {}",
-        cached.display()
-    ));
+    output::step(format!("  tests take the fresh object {}", cached.display()));
     Ok(Some(cached))
 }
 
@@ -126,23 +121,16 @@ impl Fresh {
             "building the eBPF object with rustc {}",
             toolchain.rustc.release
         ));
-        let mut command = command(&toolchain, &metadata, &dir.join("target"))?;
+        let mut command = command("build", &toolchain, &metadata, &dir.join("target"))?;
         if log {
             command.args(["--features", "log"]);
         }
         let file = cargo::executable(&mut command, BINARY)?;
         let object = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let object = object_file::strip(&object)
-            .with_context(|| format!("cannot strip {}", file.display()))?;
-        let aya_ebpf = metadata
-            .version_of("aya-ebpf")
-            .context("Cargo.lock has no aya-ebpf")?;
+        let object = object_file::strip(&object).with_context(|| format!("cannot strip {}", file.display()))?;
+        let aya_ebpf = metadata.version_of("aya-ebpf").context("Cargo.lock has no aya-ebpf")?;
         let record = Record::new(&toolchain, aya_ebpf, &object);
-        Ok(Self {
-            object,
-            record,
-            dir,
-        })
+        Ok(Self { object, record, dir })
     }
 }
 
@@ -154,28 +142,32 @@ fn build_dir(toolchain: &Toolchain) -> Result<PathBuf> {
     cache::dir(Path::new("ebpf").join(&sha256(id.as_bytes())[..16]))
 }
 
-fn command(
-    toolchain: &Toolchain,
-    metadata: &Metadata,
-    target_dir: &Path,
-) -> Result<std::process::Command> {
+/// Lints the package for the eBPF target.
+pub fn lint() -> Result<()> {
+    let toolchain = Toolchain::provision(Choice::Auto)?;
+    let target_dir = build_dir(&toolchain)?.join("target");
+    // The machine's clippy is of the machine's rustc, and reads no other compiler's output.
+    let tool = if toolchain.source.kind == "debian-web" {
+        "check"
+    } else {
+        "clippy"
+    };
+    output::step(format!("{tool} for {TARGET}"));
+    let mut command = command(tool, &toolchain, &Metadata::load()?, &target_dir)?;
+    if tool == "clippy" {
+        command.args(["--", "-Dwarnings"]);
+    }
+    cmd::run(&mut command)
+}
+
+fn command(tool: &str, toolchain: &Toolchain, metadata: &Metadata, target_dir: &Path) -> Result<Command> {
     let mut path = vec![toolchain.linker_dir.clone()];
-    path.extend(std::env::split_paths(
-        &std::env::var_os("PATH").unwrap_or_default(),
-    ));
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()));
     let path = std::env::join_paths(path).context("a directory in PATH holds a colon")?;
 
     let mut command = cargo::command();
     command
-        .args([
-            "build",
-            "--quiet",
-            "--locked",
-            "--package",
-            PACKAGE,
-            "--bin",
-            BINARY,
-        ])
+        .args([tool, "--quiet", "--locked", "--package", PACKAGE, "--bin", BINARY])
         .args(["--target", TARGET, "--profile", PROFILE, "-Zbuild-std=core"])
         .arg("--target-dir")
         .arg(target_dir)
@@ -203,12 +195,7 @@ fn rustflags(toolchain: &Toolchain, metadata: &Metadata) -> Result<OsString> {
     let root = workspace::root();
     // The last that fits counts. A registry's directory is named after its host.
     let mut remaps = vec![(cache.as_path(), "/cache"), (root.as_path(), "/socklife")];
-    remaps.extend(
-        metadata
-            .registry_dirs()
-            .into_iter()
-            .map(|dir| (dir, "/crates")),
-    );
+    remaps.extend(metadata.registry_dirs().into_iter().map(|dir| (dir, "/crates")));
     remaps.push((&toolchain.source.library, "/rust/library"));
     for (from, to) in remaps {
         let mut flag = OsString::from("--remap-path-prefix=");

@@ -31,11 +31,7 @@ fn home() -> Result<PathBuf> {
         .context("HOME is not set; set it or XDG_CACHE_HOME")?;
     // A sudo that keeps HOME would leave root's files in the user's home.
     let foreign = is_root() && fs::metadata(&home).is_ok_and(|home| home.uid() != 0);
-    Ok(if foreign {
-        PathBuf::from("/root")
-    } else {
-        home
-    })
+    Ok(if foreign { PathBuf::from("/root") } else { home })
 }
 
 /// A directory in the cache, created if need be.
@@ -61,24 +57,17 @@ pub fn make_dir(name: impl AsRef<Path>, fill: impl FnOnce(&Path) -> Result<()>) 
 /// Writes a file, all or nothing.
 pub fn write(target: &Path, bytes: &[u8]) -> Result<()> {
     let temporary = temporary_beside(target)?;
-    fs::write(&temporary, bytes)
-        .with_context(|| format!("cannot write {}", temporary.display()))?;
+    fs::write(&temporary, bytes).with_context(|| format!("cannot write {}", temporary.display()))?;
     replace(&temporary, target)
 }
 
 /// Moves a whole file or directory to its name.
 pub fn replace(temporary: &Path, target: &Path) -> Result<()> {
     if target.is_dir() {
-        fs::remove_dir_all(target)
-            .with_context(|| format!("cannot remove {}", target.display()))?;
+        fs::remove_dir_all(target).with_context(|| format!("cannot remove {}", target.display()))?;
     }
-    fs::rename(temporary, target).with_context(|| {
-        format!(
-            "cannot rename {} to {}",
-            temporary.display(),
-            target.display()
-        )
-    })
+    fs::rename(temporary, target)
+        .with_context(|| format!("cannot rename {} to {}", temporary.display(), target.display()))
 }
 
 fn temporary_beside(target: &Path) -> Result<PathBuf> {
@@ -87,8 +76,7 @@ fn temporary_beside(target: &Path) -> Result<PathBuf> {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     let temporary = parent.join(format!(".{name}.{}", std::process::id()));
     if temporary.is_dir() {
-        fs::remove_dir_all(&temporary)
-            .with_context(|| format!("cannot remove {}", temporary.display()))?;
+        fs::remove_dir_all(&temporary).with_context(|| format!("cannot remove {}", temporary.display()))?;
     }
     Ok(temporary)
 }

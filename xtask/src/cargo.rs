@@ -94,12 +94,7 @@ pub fn executable(command: &mut Command, target: &str) -> Result<PathBuf> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Message>(line).ok())
-        .filter(|message| {
-            message
-                .target
-                .as_ref()
-                .is_some_and(|built| built.name == target)
-        })
+        .filter(|message| message.target.as_ref().is_some_and(|built| built.name == target))
         .find_map(|message| message.executable)
         .with_context(|| format!("{} made no executable {target}", cmd::show(command)))
 }

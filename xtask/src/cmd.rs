@@ -34,8 +34,7 @@ pub fn output(command: &mut Command) -> Result<String> {
             String::from_utf8_lossy(&output.stderr).trim_end()
         );
     }
-    String::from_utf8(output.stdout)
-        .with_context(|| format!("{} printed something that is not UTF-8", show(command)))
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed something that is not UTF-8", show(command)))
 }
 
 /// Runs a command without its output, for at most `limit`; says whether it succeeded.

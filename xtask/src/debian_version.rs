@@ -105,11 +105,7 @@ mod tests {
             ("9.0", "1:1.0"),
         ] {
             assert_eq!(compare(older, newer), Ordering::Less, "{older} < {newer}");
-            assert_eq!(
-                compare(newer, older),
-                Ordering::Greater,
-                "{newer} > {older}"
-            );
+            assert_eq!(compare(newer, older), Ordering::Greater, "{newer} > {older}");
         }
         assert_eq!(compare("1.2-3", "1.2-3"), Ordering::Equal);
     }

@@ -20,14 +20,7 @@ use crate::{
 
 const DIR: &str = "debian-web";
 /// What every Debian system that runs cargo has: the C library's parts, and a C compiler.
-const PRESENT: &[&str] = &[
-    "binutils",
-    "gcc",
-    "libc-dev",
-    "libc6",
-    "libgcc-s1",
-    "libstdc++6",
-];
+const PRESENT: &[&str] = &["binutils", "gcc", "libc-dev", "libc6", "libgcc-s1", "libstdc++6"];
 
 /// Finds the pair in the cache, else fetches it.
 pub fn provision() -> Result<(Rustc, Source)> {
@@ -71,9 +64,7 @@ fn fetch() -> Result<()> {
 fn pair(compilers: &[String], sources: &[String]) -> Option<(String, String)> {
     compilers.iter().find_map(|compiler| {
         // A rebuild of the compiler alone has `+b1` at its end.
-        let built_from = compiler
-            .rsplit_once("+b")
-            .map_or(compiler.as_str(), |(from, _)| from);
+        let built_from = compiler.rsplit_once("+b").map_or(compiler.as_str(), |(from, _)| from);
         let source = sources.iter().find(|source| *source == built_from)?;
         Some((compiler.clone(), source.clone()))
     })

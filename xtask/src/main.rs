@@ -1,19 +1,32 @@
 //! `cargo xtask`: build, test and check socklife.
 
+mod allowed_skips;
 mod apt;
 mod bpf_linker;
 mod build_ebpf;
 mod cache;
 mod cargo;
 mod cmd;
+mod cpio;
 mod debian_version;
 mod debian_web;
+mod demo;
+mod docs;
+mod initramfs;
+mod integration;
+mod kernels;
+mod lint;
+mod matrix;
 mod object_file;
 mod output;
+mod qemu;
 mod record;
 mod rust_src;
 mod rustc_wrapper;
+mod test;
 mod toolchain;
+mod trials;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -32,6 +45,16 @@ struct Cli {
 enum Task {
     /// Build app-ebpf/socklife.bpf.o from source.
     BuildEbpf(build_ebpf::Args),
+    /// Run the unit tests, and the integration tests here and on every kernel in a VM.
+    Test(test::Args),
+    /// Run the integration tests on one kernel in a VM, showing its console.
+    Vm(vm::Args),
+    /// Check formatting, lints and documents.
+    Lint,
+    /// Write the documents that are generated from the program.
+    Docs,
+    /// Build socklife and show a few real connections.
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
@@ -48,5 +71,10 @@ fn main() -> ExitCode {
 fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Vm(args) => vm::run(&args),
+        Task::Lint => lint::run(),
+        Task::Docs => docs::run(),
+        Task::Demo(args) => demo::run(&args),
     }
 }

@@ -14,9 +14,7 @@ pub fn strip(object: &[u8]) -> Result<Vec<u8>> {
     let mut elf = Builder::read(object).context("bpf-linker's output is no ELF file")?;
     let mut has_section_names = false;
     for section in &mut elf.sections {
-        section.delete = USELESS
-            .iter()
-            .any(|prefix| section.name.starts_with(prefix));
+        section.delete = USELESS.iter().any(|prefix| section.name.starts_with(prefix));
         has_section_names |= matches!(section.data, SectionData::SectionString);
     }
     // LLVM keeps the names of sections and symbols in one table, `object` writes two.
@@ -28,7 +26,6 @@ pub fn strip(object: &[u8]) -> Result<Vec<u8>> {
         section.data = SectionData::SectionString;
     }
     let mut stripped = Vec::new();
-    elf.write(&mut stripped)
-        .context("cannot write the stripped object")?;
+    elf.write(&mut stripped).context("cannot write the stripped object")?;
     Ok(stripped)
 }

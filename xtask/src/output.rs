@@ -6,10 +6,7 @@ pub fn step(text: impl AsRef<str>) {
 }
 
 /// Prints one line of a result on stdout.
-#[expect(
-    clippy::print_stdout,
-    reason = "the one place where results are printed"
-)]
+#[expect(clippy::print_stdout, reason = "the one place where results are printed")]
 pub fn line(text: impl AsRef<str>) {
     println!("{}", text.as_ref());
 }

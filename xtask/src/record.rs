@@ -30,9 +30,7 @@ impl Record {
     pub fn new(toolchain: &Toolchain, aya_ebpf: &str, object: &[u8]) -> Self {
         let rustc = &toolchain.rustc;
         Self {
-            rustc: format!("{} {}", rustc.release, rustc.commit)
-                .trim_end()
-                .to_owned(),
+            rustc: format!("{} {}", rustc.release, rustc.commit).trim_end().to_owned(),
             llvm: rustc.llvm.clone(),
             bpf_linker: bpf_linker::VERSION.to_owned(),
             aya_ebpf: aya_ebpf.to_owned(),
@@ -43,8 +41,7 @@ impl Record {
 
     /// Reads a record.
     pub fn read(path: &Path) -> Result<Self> {
-        let text =
-            fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         serde_json::from_str(&text).with_context(|| format!("{} is no record", path.display()))
     }
 
@@ -79,8 +76,5 @@ impl fmt::Display for Record {
 
 /// The SHA-256 of some bytes in hexadecimal.
 pub fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -89,10 +89,7 @@ fn by_debian(rustc: &Rustc, name: &str) -> Result<Source> {
         })?
         .with_context(|| {
             let offered = apt.versions("rust-src").unwrap_or_default().join(", ");
-            format!(
-                "Debian has no rust-src {} (it has: {offered})",
-                rustc.release
-            )
+            format!("Debian has no rust-src {} (it has: {offered})", rustc.release)
         })?;
     let deb = apt.download("rust-src", &version)?;
     let dir = cache::make_dir(name, |dir| {
@@ -100,8 +97,7 @@ fn by_debian(rustc: &Rustc, name: &str) -> Result<Source> {
         apt::unpack(&deb, &unpacked)?;
         let library = find_library(&unpacked)?;
         cache::replace(&library, &dir.join("library"))?;
-        fs::remove_dir_all(&unpacked)
-            .with_context(|| format!("cannot remove {}", unpacked.display()))
+        fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
     })?;
     Ok(Source {
         library: dir.join("library"),

@@ -30,9 +30,7 @@ pub fn become_rustc_if_called() -> Result<()> {
         return Ok(());
     };
     let mut arguments = std::env::args_os().skip(1);
-    let rustc = arguments
-        .next()
-        .context("a rustc wrapper needs the path of rustc")?;
+    let rustc = arguments.next().context("a rustc wrapper needs the path of rustc")?;
     let package = format!(
         "{}-{}",
         std::env::var("CARGO_PKG_NAME").unwrap_or_default(),
@@ -63,16 +61,9 @@ mod tests {
     use super::*;
 
     fn arguments(target: &str) -> Vec<OsString> {
-        [
-            "--target",
-            target,
-            "-C",
-            "metadata=0123",
-            "-C",
-            "extra-filename=-0123",
-        ]
-        .map(OsString::from)
-        .into()
+        ["--target", target, "-C", "metadata=0123", "-C", "extra-filename=-0123"]
+            .map(OsString::from)
+            .into()
     }
 
     #[test]

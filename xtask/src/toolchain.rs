@@ -112,10 +112,8 @@ impl Rustc {
                 .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
                 .map(str::to_owned)
         };
-        let release = field("release")
-            .with_context(|| format!("{} -vV names no release", program.display()))?;
-        let llvm = field("LLVM version")
-            .with_context(|| format!("{} -vV names no LLVM version", program.display()))?;
+        let release = field("release").with_context(|| format!("{} -vV names no release", program.display()))?;
+        let llvm = field("LLVM version").with_context(|| format!("{} -vV names no LLVM version", program.display()))?;
         let commit = field("commit-hash")
             .filter(|hash| hash != "unknown")
             .unwrap_or_default();

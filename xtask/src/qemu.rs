@@ -1,0 +1,148 @@
+//! Running a kernel in QEMU and reading its console.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{cache, cmd, output};
+
+const QEMU: &str = "qemu-system-x86_64";
+const PACKAGE: &str = "qemu-system-x86";
+/// What a kernel says that will not go on.
+const DEATHS: &[&str] = &["Kernel panic", "soft lockup"];
+const SILENCE: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(15 * 60);
+/// How long a dying kernel may go on talking, for the stack trace.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How many lines of the console an error shows.
+const TAIL: usize = 25;
+
+/// One boot.
+pub struct Boot<'a> {
+    /// The kernel image.
+    pub image: &'a Path,
+    /// The initramfs file.
+    pub initramfs: &'a Path,
+    /// Where the console is kept.
+    pub log: PathBuf,
+}
+
+/// Installs QEMU if it is missing and this is root on an apt system.
+pub fn provision() -> Result<()> {
+    if cmd::find_on_path(QEMU).is_some() {
+        return Ok(());
+    }
+    ensure!(
+        cache::is_root() && cmd::find_on_path("apt-get").is_some(),
+        "{QEMU} is not on PATH: install it (Debian's package {PACKAGE})"
+    );
+    output::step(format!("installing {PACKAGE} with apt-get"));
+    let apt_get = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    };
+    cmd::output(apt_get().args(["--quiet", "update"]))?;
+    cmd::output(apt_get().args(["install", "-y", "--no-install-recommends", PACKAGE]))?;
+    Ok(())
+}
+
+impl Boot<'_> {
+    /// Runs until the machine ends, giving each console line to `on_line`.
+    pub fn run(&self, mut on_line: impl FnMut(&str)) -> Result<()> {
+        let mut log = File::create(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
+        let mut command = self.command();
+        let mut machine = Machine(
+            command
+                .spawn()
+                .with_context(|| format!("cannot run {}", cmd::show(&command)))?,
+        );
+        let console = machine.0.stdout.take().context("QEMU has no stdout")?;
+        let (sender, lines) = mpsc::channel();
+        thread::spawn(move || {
+            let mut console = BufReader::new(console);
+            let mut line = Vec::new();
+            // An error is an end too: the machine is gone, or we have ended it.
+            while console.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+                let text = String::from_utf8_lossy(&line).replace('\r', "");
+                if sender.send(text.trim_end_matches('\n').to_owned()).is_err() {
+                    break;
+                }
+                line.clear();
+            }
+        });
+
+        let mut tail = Vec::new();
+        let mut end = Instant::now() + LIMIT;
+        let mut death: Option<&str> = None;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match lines.recv_timeout(left.min(SILENCE)) {
+                Ok(line) => {
+                    writeln!(log, "{line}").with_context(|| format!("cannot write {}", self.log.display()))?;
+                    on_line(&line);
+                    if death.is_none() {
+                        death = DEATHS.iter().find(|marker| line.contains(**marker)).copied();
+                        if death.is_some() {
+                            end = Instant::now() + LAST_WORDS;
+                        }
+                    }
+                    tail.push(line);
+                    if tail.len() > TAIL {
+                        tail.remove(0);
+                    }
+                }
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    let reason = match death {
+                        Some(_) => break,
+                        None if left > SILENCE => format!("no output for {SILENCE:?}"),
+                        None => format!("not done after {LIMIT:?}"),
+                    };
+                    bail!("{reason}; console ({}):\n{}", self.log.display(), tail.join("\n"));
+                }
+            }
+        }
+        if let Some(death) = death {
+            bail!("{death}; console ({}):\n{}", self.log.display(), tail.join("\n"));
+        }
+        let status = machine.0.wait().with_context(|| format!("cannot wait for {QEMU}"))?;
+        ensure!(status.success(), "{QEMU} failed: {status}:\n{}", tail.join("\n"));
+        Ok(())
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(QEMU);
+        command
+            // With cx16, QEMU 7.2's TCG corrupts flags and kernels die at random.
+            .args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "1024"])
+            .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"])
+            .args(["-nodefaults", "-append", "console=ttyS0 panic=-1 quiet"])
+            .arg("-kernel")
+            .arg(self.image)
+            .arg("-initrd")
+            .arg(self.initramfs)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        command
+    }
+}
+
+/// A running QEMU, ended when nobody looks at it any more.
+struct Machine(Child);
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // Both fail only where it has ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
