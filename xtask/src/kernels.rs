@@ -1,7 +1,7 @@
 //! Kernels for the VMs: Debian's cloud images, the newest point release of each series.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -116,11 +116,13 @@ fn unpack_image(deb: &Path, dir: &Path) -> Result<()> {
         .spawn()
         .with_context(|| format!("cannot run {}", cmd::show(&dpkg)))?;
     let archive = child.stdout.take().context("dpkg-deb has no stdout")?;
+    let image = dir.join("vmlinuz");
+    let file = File::create(&image).with_context(|| format!("cannot write {}", image.display()))?;
     let mut tar = Command::new("tar");
-    tar.args(["-x", "--wildcards", "--strip-components=2", "./boot/vmlinuz-*", "-C"])
-        .arg(dir);
+    tar.args(["-x", "--to-stdout", "--wildcards", "./boot/vmlinuz-*"]);
     let status = tar
         .stdin(archive)
+        .stdout(file)
         .status()
         .with_context(|| format!("cannot run {}", cmd::show(&tar)))?;
     child
@@ -132,11 +134,9 @@ fn unpack_image(deb: &Path, dir: &Path) -> Result<()> {
         cmd::show(&tar),
         deb.display()
     );
-    let image = fs::read_dir(dir)
-        .with_context(|| format!("cannot read {}", dir.display()))?
-        .find_map(|entry| Some(entry.ok()?.path()))
-        .with_context(|| format!("{} holds no boot/vmlinuz", deb.display()))?;
-    cache::replace(&image, &dir.join("vmlinuz"))
+    let size = fs::metadata(&image).map_or(0, |image| image.len());
+    ensure!(size > 0, "{} holds no boot/vmlinuz", deb.display());
+    Ok(())
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl Boot<'_> {
                         }
                     }
                     tail.push(line);
-                    if tail.len() > TAIL {
+                    if tail.len() > TAIL && death.is_none() {
                         tail.remove(0);
                     }
                 }
