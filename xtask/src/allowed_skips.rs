@@ -2,7 +2,8 @@
 //!
 //! The table stands between `<!-- allowed-skips -->` and `<!-- /allowed-skips -->` and has the
 //! columns kernel, trials and why. A kernel is a series, `native`, `native-locked` (this machine
-//! where it is locked down) or `*`; trials are a name in which `*` stands for anything.
+//! where it is locked down) or `*`, or several with commas between; trials are a name in which `*`
+//! stands for anything.
 
 use std::{fs, path::Path};
 
@@ -108,7 +109,7 @@ mod tests {
     const TEXT: &str = "# Kernels\n<!-- allowed-skips -->\n\n\
         | kernel | trials | why |\n|---|---|---|\n\
         | native-locked | `kprobe::*` | no kprobes |\n\
-        | 5.10 | fentry::late_* | the hook is younger |\n\
+        | 5.10, 5.15 | fentry::late_* | the hook is younger |\n\
         | `*` | any::black_hole | needs a network |\n\
         <!-- /allowed-skips -->\n| 6.1 | * | not in the table |\n";
 
@@ -119,6 +120,7 @@ mod tests {
         assert!(!allowed.allow(&["native"], "kprobe::a"));
         assert!(!allowed.allow(&["native-locked"], "fentry::a"));
         assert!(allowed.allow(&["5.10"], "fentry::late_a"));
+        assert!(allowed.allow(&["5.15"], "fentry::late_a"));
         assert!(!allowed.allow(&["5.10"], "fentry::a"));
         assert!(allowed.allow(&["6.1"], "any::black_hole"));
         assert!(!allowed.allow(&["6.1"], "any::a"));

@@ -76,12 +76,6 @@ pub fn native(content: &Content, arguments: &[String], mut say: impl FnMut(&str)
 pub fn in_vm(kernel: &Kernel, content: &Content, arguments: &[String], mut say: impl FnMut(&str)) -> Result<Run> {
     let title = format!("{} ({})", kernel.series, kernel.version);
     output::step(format!("integration tests in a VM on {title}"));
-    let all: Vec<String> = ALWAYS
-        .iter()
-        .map(|argument| argument.to_string())
-        .chain(arguments.iter().cloned())
-        .collect();
-    let initramfs = Scratch::write(&kernel.series, &content.archive(&all)?)?;
     let log = cache::dir("logs")?.join(format!("{}.log", kernel.series));
     let boot = Boot {
         image: &kernel.image,
@@ -145,18 +139,21 @@ pub fn stream(command: &mut Command, mut on_line: impl FnMut(&str)) -> Result<()
     Ok(())
 }
 
-/// A file that goes when nobody needs it.
-struct Scratch(PathBuf);
+/// An initramfs file, which goes when nobody needs it any more.
+pub struct Initramfs(PathBuf);
 
-impl Scratch {
-    fn write(series: &str, bytes: &[u8]) -> Result<Self> {
-        let path = cache::dir("vm")?.join(format!("{series}.{}.cpio", std::process::id()));
-        cache::write(&path, bytes)?;
+impl Initramfs {
+    /// Writes the file; the arguments are for the test binary.
+    pub fn write(content: &Content, arguments: &[String]) -> Result<Self> {
+        let mut all: Vec<String> = ALWAYS.iter().map(|argument| argument.to_string()).collect();
+        all.extend_from_slice(arguments);
+        let path = cache::dir("vm")?.join(format!("{}.cpio", std::process::id()));
+        cache::write(&path, &content.archive(&all)?)?;
         Ok(Self(path))
     }
 }
 
-impl Drop for Scratch {
+impl Drop for Initramfs {
     fn drop(&mut self) {
         // It lies in the cache, where it does no harm.
         let _ = fs::remove_file(&self.0);

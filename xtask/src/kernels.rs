@@ -105,7 +105,8 @@ fn newest_cached(series: &str) -> Result<Option<Kernel>> {
     }))
 }
 
-/// Unpacks only `boot/vmlinuz-*`: the modules are larger, and no VM loads one.
+/// Unpacks only the image, from wherever its package has it: the modules are larger, and no VM
+/// loads one.
 fn unpack_image(deb: &Path, dir: &Path) -> Result<()> {
     let mut dpkg = Command::new("dpkg-deb");
     dpkg.arg("--fsys-tarfile")
@@ -119,7 +120,7 @@ fn unpack_image(deb: &Path, dir: &Path) -> Result<()> {
     let image = dir.join("vmlinuz");
     let file = File::create(&image).with_context(|| format!("cannot write {}", image.display()))?;
     let mut tar = Command::new("tar");
-    tar.args(["-x", "--to-stdout", "--wildcards", "./boot/vmlinuz-*"]);
+    tar.args(["-x", "--to-stdout", "--wildcards", "*/vmlinuz*"]);
     let status = tar
         .stdin(archive)
         .stdout(file)
@@ -135,7 +136,7 @@ fn unpack_image(deb: &Path, dir: &Path) -> Result<()> {
         deb.display()
     );
     let size = fs::metadata(&image).map_or(0, |image| image.len());
-    ensure!(size > 0, "{} holds no boot/vmlinuz", deb.display());
+    ensure!(size > 0, "{} holds no vmlinuz", deb.display());
     Ok(())
 }
 

@@ -42,7 +42,7 @@ impl Run {
             faults.push(format!("{error:#}"));
         }
         let counts = self.trials.counts(|_| true);
-        if counts.passed + counts.failed == 0 {
+        if counts.passed + counts.failed == 0 && self.outcome.is_ok() {
             faults.push("no trial ran".to_owned());
         }
         faults

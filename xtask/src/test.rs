@@ -50,7 +50,10 @@ pub fn run(args: &Args) -> Result<()> {
         unit_tests()
     };
     let mut runs = vec![integration::native(&content, &[], |line| output::line(line))?];
-    runs.extend(in_vms(&series, &content, args.jobs));
+    if !series.is_empty() {
+        let initramfs = Initramfs::write(&content, &[])?;
+        runs.extend(in_vms(&series, &initramfs, args.jobs));
+    }
 
     let report = matrix::report(&runs, &allowed);
     output::line("");
@@ -89,7 +92,7 @@ fn unit_tests() -> (Counts, Result<()>) {
 }
 
 /// One run for each series; what keeps one from running does not keep the others.
-fn in_vms(series: &[String], content: &Content, jobs: u8) -> Vec<Run> {
+fn in_vms(series: &[String], initramfs: &Initramfs, jobs: u8) -> Vec<Run> {
     // Fetched one after the other, since apt locks its state.
     let kernels: Vec<(usize, &String, Result<Kernel>)> = series
         .iter()
@@ -103,7 +106,7 @@ fn in_vms(series: &[String], content: &Content, jobs: u8) -> Vec<Run> {
             scope.spawn(|| {
                 while let Some((index, series, kernel)) = next(&queue) {
                     let run = kernel.and_then(|kernel| {
-                        integration::in_vm(&kernel, content, &[], |line| {
+                        integration::in_vm(&kernel, initramfs, |line| {
                             output::line(format!("{series} | {line}"));
                         })
                     });

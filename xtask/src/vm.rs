@@ -2,7 +2,11 @@
 
 use anyhow::{Result, ensure};
 
-use crate::{integration, kernels, output, qemu, trials::Verdict};
+use crate::{
+    integration::{self, Initramfs},
+    kernels, output, qemu,
+    trials::Verdict,
+};
 
 /// Arguments of `vm`.
 #[derive(clap::Args)]
@@ -19,7 +23,8 @@ pub fn run(args: &Args) -> Result<()> {
     qemu::provision()?;
     let kernel = kernels::provision(&args.series)?;
     let content = integration::build()?;
-    let run = integration::in_vm(&kernel, &content, &args.arguments, |line| output::line(line))?;
+    let initramfs = Initramfs::write(&content, &args.arguments)?;
+    let run = integration::in_vm(&kernel, &initramfs, |line| output::line(line))?;
     for (name, verdict) in &run.trials.verdicts {
         if let Verdict::Skipped(reason) = verdict {
             output::line(format!("skipped: {}: {name}: {reason}", run.title));
