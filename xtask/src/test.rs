@@ -7,8 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{
     allowed_skips::AllowedSkips,
     cargo,
-    initramfs::Content,
-    integration,
+    integration::{self, Initramfs},
     kernels::{self, Kernel},
     matrix::{self, Run},
     output, qemu,
