@@ -58,10 +58,10 @@ impl AllowedSkips {
         for line in rows.skip(1) {
             match cells(line).as_slice() {
                 [kernel, trials, why] if !why.is_empty() => {
-                    allowed.push(Row {
-                        kernel: kernel.clone(),
+                    allowed.extend(kernel.split(',').map(|kernel| Row {
+                        kernel: kernel.trim().to_owned(),
                         trials: trials.clone(),
-                    });
+                    }));
                 }
                 _ => bail!("this row needs a kernel, trials and a reason: {line}"),
             }
