@@ -1,2 +1,71 @@
-//! socklife.
-fn main() {}
+//! The integration tests: real connections in namespaces of their own, traced by the real binary, counted exactly.
+//!
+//! One binary: natively it runs as root with `SOCKLIFE_BIN` in the environment; inside a VM it is the first process
+//! (see [`vm`]). Each case runs once for each class of hooks, as `fentry::name`, `kprobe::name`, `tracepoint::name`; what
+//! does not depend on hooks runs as `any::name`. A class that this kernel refuses is skipped by name, with the reason.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cases;
+mod harness;
+mod vm;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::harness::{Class, helper};
+
+fn main() -> ExitCode {
+    let mut args: Vec<String> = std::env::args().collect();
+    if args.get(1).is_some_and(|arg| arg == helper::FLAG) {
+        return helper::run(&args[2..]);
+    }
+    if std::process::id() == 1 {
+        return vm::run();
+    }
+    args.retain(|arg| arg != "--nocapture");
+    run(args)
+}
+
+/// Runs the trials that the arguments choose; all of them one at a time, for they count what happens on the machine.
+fn run(mut args: Vec<String>) -> ExitCode {
+    // SAFETY: no arguments.
+    if unsafe { libc::geteuid() } != 0 {
+        eprintln!("the integration tests load BPF programs: run them as root, with `cargo xtask test`");
+        return ExitCode::FAILURE;
+    }
+    args.push("--test-threads=1".to_owned());
+    let args = Arguments::from_iter(args);
+    libtest_mimic::run(&args, trials(args.list)).exit_code()
+}
+
+fn trials(list: bool) -> Vec<Trial> {
+    let mut trials = Vec::new();
+    for class in Class::ALL {
+        let refused = if list { None } else { class.refused() };
+        for (name, case) in cases::EACH_CLASS {
+            let name = format!("{}::{name}", class.name());
+            if let Some(reason) = &refused {
+                harness::say(&format!("skip: {name}: {reason}"));
+            }
+            let case = *case;
+            trials.push(trial(name, move || case(class)).with_ignored_flag(refused.is_some()));
+        }
+    }
+    for (name, case) in cases::ONCE {
+        trials.push(trial(format!("any::{name}"), case));
+    }
+    trials
+}
+
+fn trial(name: String, case: impl Fn() + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(case)).map_err(|panic| {
+            let text = panic
+                .downcast_ref::<String>()
+                .cloned()
+                .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Failed::from(text.unwrap_or_else(|| "panicked".to_owned()))
+        })
+    })
+}

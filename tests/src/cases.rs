@@ -1,0 +1,54 @@
+//! The cases.
+
+mod accept;
+mod connect;
+mod filters;
+mod listen;
+mod loopback;
+mod loss;
+mod process;
+mod rungs;
+mod trouble;
+
+use crate::harness::Class;
+
+/// A case for each class of hooks.
+pub type Case = fn(Class);
+
+/// What depends on hooks.
+pub const EACH_CLASS: &[(&str, Case)] = &[
+    ("loopback_1009", loopback::exactly_1009),
+    ("who_closed_first", loopback::who_closed_first),
+    ("softirq_has_no_pid", loopback::softirq_has_no_pid),
+    ("refused", connect::refused),
+    ("black_hole", connect::black_hole),
+    ("closed_early", connect::closed_early),
+    ("no_route", connect::no_route),
+    ("mapped", listen::mapped),
+    ("listening", listen::listening),
+    ("waiting_already", accept::waiting_already),
+    ("would_block", accept::would_block),
+    ("mptcp", accept::mptcp),
+    ("filters", filters::each),
+    ("filter_pid", filters::pid),
+    ("doctor", rungs::doctor),
+];
+
+/// What does not.
+pub const ONCE: &[(&str, fn())] = &[
+    ("rungs_without_tracefs", rungs::without_tracefs),
+    ("rungs_without_cgroup_mount", rungs::without_cgroup_mount),
+    ("ring_buffer_loss_is_counted", loss::ring_buffer),
+    ("slow_output_loss_is_counted", loss::slow_output),
+    ("full_table_is_counted", loss::socket_table),
+    ("count_and_duration", process::count_and_duration),
+    ("signals_end_with_a_summary", process::signals),
+    ("closed_pipe_is_a_clean_end", process::closed_pipe),
+    ("kill_leaves_nothing", process::kill_leaves_nothing),
+    ("hostile_comm", process::hostile_comm),
+    ("text_columns_line_up", process::columns),
+    ("usage_errors", trouble::usage),
+    ("no_root", trouble::no_root),
+    ("no_btf", trouble::no_btf),
+    ("full_disk", trouble::full_disk),
+];

@@ -1,0 +1,119 @@
+//! Which rung is taken, and that each of them works.
+
+use std::{
+    net::{TcpListener, TcpStream},
+    process::Output,
+};
+
+use serde_json::Value;
+
+use crate::harness::{Class, Namespace, Tracer, socklife, view};
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
+}
+
+/// With one class alone, every part of a socket's life has a rung and every event fires.
+pub fn doctor(class: Class) {
+    let output = socklife()
+        .args(["doctor", "-o", "json", "--hooks", class.name()])
+        .output()
+        .unwrap();
+    let report = report(&output);
+    for row in report["hooks"].as_array().unwrap() {
+        assert!(row["chosen"].is_string(), "{row:#}");
+    }
+    let events = report["events"].as_array().unwrap();
+    assert_eq!(events.len(), socklife_abi::event::Kind::ALL.len());
+    for event in events {
+        assert_eq!(event["fired"], true, "{event}");
+        let via = event["via"].as_str().unwrap();
+        let fitting = match class {
+            Class::Fentry => ["fentry:", "fexit:", "tp_btf:"].as_slice(),
+            Class::Kprobe => &["kprobe:", "kretprobe:", "raw_tp:"],
+            Class::Tracepoint => &["tp:", "tp_btf:", "sock_ops", "cgroup:"],
+        };
+        assert!(fitting.iter().any(|start| via.starts_with(start)), "{event}");
+    }
+    assert_eq!(report["ok"], true);
+    assert!(output.status.success());
+    let text = socklife().args(["doctor", "--hooks", class.name()]).output().unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("✓ accepted") && !text.contains('✗'), "{text}");
+}
+
+/// The rungs that were chosen, by row.
+fn chosen(report: &Value, name: &str) -> String {
+    let rows = report["hooks"].as_array().unwrap();
+    let row = rows
+        .iter()
+        .find(|row| row["name"] == name)
+        .unwrap_or_else(|| panic!("no row {name}: {report:#}"));
+    row["chosen"].as_str().unwrap_or_default().to_owned()
+}
+
+/// Where tracefs cannot be had, accept(2) is seen at every system call's exit and listen(2) by `sock_ops`.
+pub fn without_tracefs() {
+    const HIDE: &[&str] = &["btf"];
+    let mut doctor = socklife();
+    doctor.args(["doctor", "-o", "json", "--hooks", "tracepoint"]);
+    view::with_sys_kernel(&mut doctor, HIDE);
+    let output = doctor.output().unwrap();
+    let report = report(&output);
+    assert_eq!(chosen(&report, "accept()"), "tp_btf:sys_exit", "{report:#}");
+    assert_eq!(chosen(&report, "listen()"), "sock_ops");
+    assert_eq!(
+        chosen(&report, "connect() refused before the SYN"),
+        "",
+        "an optional row"
+    );
+    assert!(output.status.success(), "{report:#}");
+
+    let namespace = Namespace::new();
+    let mut trace = socklife();
+    trace.args([
+        "trace",
+        "-o",
+        "json",
+        "--hooks",
+        "tracepoint",
+        "--netns",
+        &namespace.inode.to_string(),
+    ]);
+    trace.args(["--event", "listening,accepted"]);
+    view::with_sys_kernel(&mut trace, HIDE);
+    let tracer = Tracer::spawn(trace);
+    namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for _ in 0..17 {
+            let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            listener.accept().unwrap();
+        }
+    });
+    tracer.wait_for("accepted", 17);
+    let events = tracer.stop();
+    events.assert_whole();
+    let listening = events.one("listening");
+    assert_eq!(
+        (&listening["accept_queue_limit"], &listening["backlog_asked"]),
+        (&128.into(), &Value::Null)
+    );
+    let accepted = events.of("accepted");
+    assert_eq!(accepted.len(), 17);
+    for event in accepted {
+        assert_eq!(event["pid"], std::process::id(), "{event}");
+        assert_eq!(event["listener"], listening["cookie"], "{event}");
+        assert!(event["fd"].is_u64(), "{event}");
+    }
+}
+
+/// The root of cgroup2 is found without any mount of it.
+pub fn without_cgroup_mount() {
+    let mut doctor = socklife();
+    doctor.args(["doctor", "-o", "json", "--hooks", "tracepoint"]);
+    view::without_cgroups(&mut doctor);
+    let output = doctor.output().unwrap();
+    let report = report(&output);
+    assert_eq!(chosen(&report, "connect()"), "sock_ops", "{report:#}");
+    assert!(output.status.success(), "{report:#}");
+}

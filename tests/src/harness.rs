@@ -1,0 +1,85 @@
+//! What the cases stand on: a namespace, a traced workload, and what came out.
+
+pub mod helper;
+mod namespace;
+mod tracer;
+pub mod view;
+
+use std::{
+    io::Write as _,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+pub use namespace::Namespace;
+pub use tracer::{Events, Tracer};
+
+/// A class of hooks, as `--hooks` has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    Fentry,
+    Kprobe,
+    Tracepoint,
+}
+
+impl Class {
+    pub const ALL: [Self; 3] = [Self::Fentry, Self::Kprobe, Self::Tracepoint];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Tracepoint => "tracepoint",
+        }
+    }
+
+    /// Why this kernel cannot be traced with this class, in the kernel's words.
+    pub fn refused(self) -> Option<String> {
+        let doctor = socklife()
+            .args(["doctor", "-o", "json", "--hooks", self.name()])
+            .output()
+            .unwrap();
+        if doctor.status.success() {
+            return None;
+        }
+        let report: serde_json::Value = serde_json::from_slice(&doctor.stdout).unwrap_or_default();
+        let reasons = report["hooks"].as_array().into_iter().flatten();
+        let reason = reasons
+            .filter(|row| row["required"] == true && row["chosen"].is_null())
+            .find_map(|row| row["refused"][0]["reason"].as_str());
+        Some(reason.map_or_else(
+            || format!("doctor said: {}", String::from_utf8_lossy(&doctor.stdout)),
+            str::to_owned,
+        ))
+    }
+}
+
+/// The binary under test.
+pub fn socklife() -> Command {
+    let path = std::env::var_os("SOCKLIFE_BIN").expect("SOCKLIFE_BIN names the binary: run `cargo xtask test`");
+    Command::new(path)
+}
+
+/// To standard output, past the test harness.
+pub fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}");
+    let _ = out.flush();
+}
+
+/// Waits for a fact; false when it did not come true in time.
+pub fn until(patience: Duration, mut fact: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + patience;
+    loop {
+        if fact() {
+            return true;
+        }
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+/// How long anything may take: VMs run without hardware support.
+pub const PATIENCE: Duration = Duration::from_secs(60);
