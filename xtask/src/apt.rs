@@ -8,7 +8,7 @@ use std::{
     cmp::Ordering,
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -75,14 +75,14 @@ impl Apt {
 
     /// The versions of a package in all suites, newest first.
     pub fn versions(&self, package: &str) -> Result<Vec<String>> {
-        let table = cmd::output(self.command("apt-cache").args(["madison", package]))?;
+        let table = self.ask("apt-cache", &["madison", package], &self.dir)?;
         Ok(parse_versions(&table, ""))
     }
 
     /// The versions of a package for the release that runs here, newest first; those of all
     /// suites where it has none.
     pub fn versions_here(&self, package: &str) -> Result<Vec<String>> {
-        let table = cmd::output(self.command("apt-cache").args(["madison", package]))?;
+        let table = self.ask("apt-cache", &["madison", package], &self.dir)?;
         let here = parse_versions(&table, &codename());
         Ok(if here.is_empty() {
             parse_versions(&table, "")
@@ -93,7 +93,7 @@ impl Apt {
 
     /// The names of all packages that start with `prefix`.
     pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        let names = cmd::output(self.command("apt-cache").args(["pkgnames", prefix]))?;
+        let names = self.ask("apt-cache", &["pkgnames", prefix], &self.dir)?;
         Ok(names.lines().map(str::to_owned).collect())
     }
 
@@ -101,7 +101,7 @@ impl Apt {
     /// version where one is asked for.
     pub fn depends(&self, package: &str, version: &str) -> Result<Vec<(String, Option<String>)>> {
         let spec = format!("{package}={version}");
-        let text = cmd::output(self.command("apt-cache").args(["show", &spec]))?;
+        let text = self.ask("apt-cache", &["show", &spec], &self.dir)?;
         let field = text
             .lines()
             .find_map(|line| line.strip_prefix("Depends: "))
@@ -121,7 +121,7 @@ impl Apt {
         let scratch = Path::new("apt/archives").join(format!("{name}.d"));
         let scratch = cache::make_dir(scratch, |dir| {
             let spec = format!("{package}={version}");
-            cmd::output(self.command("apt-get").args(["download", &spec]).current_dir(dir))?;
+            self.ask("apt-get", &["download", &spec], dir)?;
             Ok(())
         })?;
         let file = fs::read_dir(&scratch)
@@ -147,14 +147,32 @@ impl Apt {
     fn update(&self) -> Result<()> {
         output::step("updating the private apt lists (40 MB when they are new)");
         self.updated.set(true);
-        match cmd::output(self.command("apt-get").args(["--quiet", "update"])) {
+        match self.ask("apt-get", &["--quiet", "update"], &self.dir) {
             Ok(_) => cache::write(&self.stamp(), b""),
             // One suite that a mirror lacks must not hide the others.
             Err(error) => {
-                output::step(format!("not all lists could be updated: {error}"));
+                output::step(format!("{error:#}; going on with the lists at hand"));
                 Ok(())
             }
         }
+    }
+
+    /// Runs an apt program in `dir`; an error has its complaints without our many options.
+    fn ask(&self, program: &str, arguments: &[&str], dir: &Path) -> Result<String> {
+        let shown = format!("{program} {}", arguments.join(" "));
+        let output = self
+            .command(program)
+            .args(arguments)
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {shown}"))?;
+        if !output.status.success() {
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            let complaint = stderr.lines().find(|line| line.starts_with("E: ")).unwrap_or_default();
+            bail!("{shown} failed: {}: {complaint}", output.status);
+        }
+        String::from_utf8(output.stdout).with_context(|| format!("{shown} did not print UTF-8"))
     }
 
     fn command(&self, program: &str) -> Command {
@@ -180,6 +198,8 @@ impl Apt {
             "Acquire::IndexTargets::deb::DEP-11-icons::DefaultEnabled=false".to_owned(),
             "Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled=false".to_owned(),
             "Acquire::Retries=1".to_owned(),
+            // Else a mirror that cannot be reached is no error.
+            "APT::Update::Error-Mode=any".to_owned(),
         ] {
             command.arg("-o").arg(option);
         }
