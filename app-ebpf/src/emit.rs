@@ -5,24 +5,24 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_query},
 };
 use socklife_abi::{
-    counter::Missed,
     event::{Envelope, HAS_TASK, MAPPED, Payload, Record, UNKNOWN},
     program::Program,
 };
 
 use crate::{
-    maps::{ACTIVE, ESTABLISHED, EVENTS, LIVES, LOST, Life, WANTED, global, missed},
+    lives::{self, Life},
+    maps::{EVENTS, LOST, global},
     mem::Mem,
     sock::{Sock, Tuple},
     task::Task,
 };
 
-/// A socket that passed the filter, described, with what is remembered of it.
+/// A socket that passed the filter, described.
 pub struct Subject {
     key: u64,
     pub envelope: Envelope,
-    /// In LIVES, or null. No `Option`: the compiler leaves a register undefined where it is `None`.
-    life: *mut Life,
+    /// False where `--pid` asks for others: what it does is remembered all the same, for it may become ours.
+    shown: bool,
 }
 
 impl Subject {
@@ -42,18 +42,13 @@ impl Subject {
         let key = sock.key();
         // SAFETY: takes no argument.
         let time_ns = unsafe { bpf_ktime_get_boot_ns() };
-        let mut life = life_of(key);
         let wanted = global!(FILTER.pid);
+        let mut shown = true;
         if wanted != 0 {
-            let here = task.pid == wanted;
-            if !here && flags_of(life) & WANTED == 0 {
-                return None;
-            }
-            if here && life.is_null() {
-                remember(key, time_ns, WANTED);
-                life = life_of(key);
-            } else if here {
-                set(life, WANTED);
+            if task.pid == wanted {
+                lives::change(key, |life| life.wanted = 1);
+            } else {
+                shown = lives::of(key).wanted != 0;
             }
         }
         // SAFETY: takes no argument.
@@ -86,44 +81,59 @@ impl Subject {
                 uid: task.uid,
                 reserved: 0,
             },
-            life,
+            shown,
         })
+    }
+
+    /// What is remembered of the socket.
+    #[inline(always)]
+    pub fn life(&self) -> Life {
+        lives::of(self.key)
     }
 
     /// Nanoseconds since the socket's first event, or `UNKNOWN`.
     #[inline(always)]
     pub fn age(&self) -> u64 {
-        if self.flags() & (ACTIVE | ESTABLISHED) == 0 {
+        let life = self.life();
+        if life.active | life.established == 0 {
             return UNKNOWN;
         }
-        // SAFETY: it has flags, so it is a value of LIVES.
-        let birth_ns = unsafe { (*self.life).birth_ns };
         // Clocks of two CPUs may disagree by a little: never negative.
-        self.envelope.time_ns.saturating_sub(birth_ns)
+        self.envelope.time_ns.saturating_sub(life.birth_ns)
     }
 
-    /// What is remembered in `Life::flags`; 0 when nothing is.
+    /// connect(2) begins the socket's life, or another attempt of it.
     #[inline(always)]
-    pub fn flags(&self) -> u64 {
-        flags_of(self.life)
+    pub fn connects(&self) {
+        let birth_ns = self.envelope.time_ns;
+        lives::begin(self.key, |life| {
+            life.birth_ns = birth_ns;
+            life.active = 1;
+            life.attempt = 1;
+        });
     }
 
-    /// The socket's life begins here.
+    /// The handshake is done: for us a child's life begins here.
     #[inline(always)]
-    pub fn begin(&self, flags: u64) {
-        remember(self.key, self.envelope.time_ns, flags | self.flags() & WANTED);
+    pub fn is_established(&self) {
+        let birth_ns = self.envelope.time_ns;
+        lives::begin(self.key, |life| {
+            life.birth_ns = birth_ns;
+            life.established = 1;
+        });
     }
 
-    /// Remembers a flag of a known life.
+    /// accept(2) took it. On another CPU that may come before the child is seen established.
     #[inline(always)]
-    pub fn mark(&self, flag: u64) {
-        set(self.life, flag);
+    pub fn is_accepted(&self) {
+        // A child that finds no room is counted where it is established.
+        lives::change(self.key, |life| life.accepted = 1);
     }
 
     /// Sends an event about this socket, if its kind was asked for.
     #[inline(always)]
     pub fn emit<P: Payload>(&self, payload: P) {
-        if global!(FILTER.events) & (1 << P::KIND as u8) == 0 {
+        if !self.shown || global!(FILTER.events) & (1 << P::KIND as u8) == 0 {
             return;
         }
         let Some(mut slot) = EVENTS.reserve::<Record<P>>(0) else {
@@ -141,35 +151,6 @@ impl Subject {
             payload,
         });
         slot.submit(wakeup());
-    }
-}
-
-#[inline(always)]
-fn remember(key: u64, birth_ns: u64, flags: u64) {
-    if LIVES.insert(&key, &Life { birth_ns, flags }, 0).is_err() {
-        missed(Missed::SocketTable);
-    }
-}
-
-#[inline(always)]
-fn life_of(key: u64) -> *mut Life {
-    LIVES.get_ptr_mut(key).unwrap_or(core::ptr::null_mut())
-}
-
-#[inline(always)]
-fn flags_of(life: *mut Life) -> u64 {
-    if life.is_null() {
-        return 0;
-    }
-    // SAFETY: a value of LIVES.
-    unsafe { (*life).flags }
-}
-
-#[inline(always)]
-fn set(life: *mut Life, flag: u64) {
-    if !life.is_null() {
-        // SAFETY: a value of LIVES. Flags are set by the task in the system call, one at a time.
-        unsafe { (*life).flags |= flag }
     }
 }
 

@@ -11,6 +11,8 @@ use socklife_abi::{
     kernel::{Args, Offsets, Regs},
 };
 
+use crate::lives::Life;
+
 /// Set by the loader, read-only, frozen before the programs are loaded: the verifier takes the values for constants.
 #[unsafe(no_mangle)]
 pub static OFFSETS: Offsets = Offsets::ABSENT;
@@ -46,9 +48,9 @@ pub static MISSED_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MISSE
 
 /// What must be remembered of a live socket, by the address of its `struct sock`.
 ///
-/// Inserted at connect, established, and where `--pid` recognises a socket; overwritten when an address is used again
-/// before anyone saw the destroy; deleted at `tcp_destroy_sock`, which every full TCP sock passes. Full: the event is
-/// sent all the same, without its duration, and `Missed::SocketTable` counts. The loader sets the size.
+/// Inserted at connect, established, accept, and where `--pid` recognises a socket; deleted at `tcp_destroy_sock`, which
+/// every full TCP sock passes. Full: the event is sent all the same, without its duration, and `Missed::SocketTable`
+/// counts. The loader sets the size.
 #[map]
 pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(65_536, 0);
 
@@ -64,27 +66,6 @@ pub static CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(16_384, 0
 /// Inserted at entry of the system call, deleted when the listen succeeds; a failed one is overwritten or evicted.
 #[map]
 pub static LISTENS: LruHashMap<u64, Listen> = LruHashMap::with_max_entries(1_024, 0);
-
-/// See `LIVES`.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Life {
-    /// First event of this socket.
-    pub birth_ns: u64,
-    /// `ACTIVE`, `ESTABLISHED`, `ACCEPTED`, `ATTEMPT`, `WANTED`.
-    pub flags: u64,
-}
-
-/// This end called connect(2).
-pub const ACTIVE: u64 = 1;
-/// This end is a listener's child, and its handshake is done.
-pub const ESTABLISHED: u64 = 16;
-/// `accepted` was sent.
-pub const ACCEPTED: u64 = 2;
-/// connect(2) is still running and got as far as the SYN.
-pub const ATTEMPT: u64 = 4;
-/// The task of `--pid` was seen with it.
-pub const WANTED: u64 = 8;
 
 /// See `CALLS`.
 #[derive(Clone, Copy)]

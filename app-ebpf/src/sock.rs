@@ -51,6 +51,11 @@ impl<M: Mem> Sock<M> {
     }
 
     #[inline(always)]
+    pub fn is_ipv6(self) -> bool {
+        self.0.get(off!(family)) == AF_INET6
+    }
+
+    #[inline(always)]
     pub fn tuple(self) -> Tuple {
         // After the port is released `skc_num` is 0 while `inet_sport` still has it.
         let num = self.0.get(off!(num));
@@ -60,7 +65,7 @@ impl<M: Mem> Sock<M> {
             u16::from_be(self.0.get(off!(sport)))
         };
         let dport = u16::from_be(self.0.get(off!(dport)));
-        if self.0.get(off!(family)) == AF_INET6 {
+        if self.is_ipv6() {
             let saddr = self.v6(off!(saddr6));
             let daddr = self.v6(off!(daddr6));
             let mapped = is_v4(daddr) || is_v4(saddr);

@@ -28,14 +28,14 @@ fn main() -> ExitCode {
 }
 
 /// Runs the trials that the arguments choose; all of them one at a time, for they count what happens on the machine.
-fn run(mut args: Vec<String>) -> ExitCode {
+fn run(args: Vec<String>) -> ExitCode {
     // SAFETY: no arguments.
     if unsafe { libc::geteuid() } != 0 {
         eprintln!("the integration tests load BPF programs: run them as root, with `cargo xtask test`");
         return ExitCode::FAILURE;
     }
-    args.push("--test-threads=1".to_owned());
-    let args = Arguments::from_iter(args);
+    let mut args = Arguments::from_iter(args);
+    args.test_threads = Some(1);
     libtest_mimic::run(&args, trials(args.list)).exit_code()
 }
 

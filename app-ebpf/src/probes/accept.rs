@@ -13,7 +13,7 @@ use crate::{
     args::{Registers, arg, record, slot},
     calls::{enter, leave},
     emit::Subject,
-    maps::{ACCEPTED, ESTABLISHED, global},
+    maps::global,
     mem::{Direct, Mem, Probe},
     sock::Sock,
     task::{Task, sock_of_fd},
@@ -22,7 +22,7 @@ use crate::{
 #[inline(always)]
 fn accepted<M: Mem>(child: Sock<M>, listener: u64, fd: i32, via: Program) {
     if let Some(subject) = Subject::new(child, via, Task::current()) {
-        subject.mark(ACCEPTED);
+        subject.is_accepted();
         subject.emit(Accepted {
             listener,
             fd,
@@ -128,8 +128,9 @@ fn late<M: Mem>(sk: u64, via: Program) {
     let Some(subject) = Subject::new(child, via, Task::current()) else {
         return;
     };
-    if subject.flags() & (ESTABLISHED | ACCEPTED) == ESTABLISHED {
-        subject.mark(ACCEPTED);
+    let life = subject.life();
+    if life.established != 0 && life.accepted == 0 {
+        subject.is_accepted();
         subject.emit(Accepted {
             listener: 0,
             fd: -1,

@@ -16,7 +16,7 @@ use crate::{
     args::{Registers, arg, record, slot},
     calls::{enter, leave},
     emit::Subject,
-    maps::{ACTIVE, ATTEMPT, LIVES},
+    lives,
     mem::{Direct, Mem, Obj, Probe, off},
     probes::cookie::TCP_CONNECT,
     sock::{Sock, is_v4, v4},
@@ -29,7 +29,7 @@ fn connect<M: Mem>(sk: u64, via: Program, task: Task) {
         return;
     };
     if let Some(subject) = Subject::new(sock, via, task) {
-        subject.begin(ACTIVE | ATTEMPT);
+        subject.connects();
         subject.emit(Connect {});
     }
 }
@@ -145,8 +145,9 @@ fn refused<M: Mem>(sock: Sock<M>, peer: Peer, errno: u32, via: Program) {
     let mut tuple = sock.tuple();
     tuple.daddr = daddr;
     tuple.dport = u16::from_be(peer.port);
-    tuple.mapped = peer.family == AF_INET6 && is_v4(daddr);
-    tuple.family = if peer.family == AF_INET6 && !tuple.mapped { 6 } else { 4 };
+    // tcp_v4_connect() gets the bare IPv4 address, also of a v4-mapped connect.
+    tuple.mapped = sock.is_ipv6() && is_v4(daddr);
+    tuple.family = if is_v4(daddr) { 4 } else { 6 };
     if let Some(subject) = Subject::with_tuple(sock, tuple, via, Task::current()) {
         subject.emit(ConnectFailed {
             elapsed_ns: UNKNOWN,
@@ -222,21 +223,16 @@ pub fn connect_enter_tp(context: TracePointContext) -> u32 {
     0
 }
 
-/// `syscalls:sys_exit_connect`. Here a connect that failed at the SYN is seen too: `ATTEMPT` tells it apart.
+/// `syscalls:sys_exit_connect`. Here a connect that failed at the SYN is seen too: `attempt` tells it apart.
 #[tracepoint]
 pub fn connect_fail_tp(context: TracePointContext) -> u32 {
     let Some(call) = leave() else { return 0 };
     let Some(sock) = sock_of_fd(call.object) else {
         return 0;
     };
-    if let Some(life) = LIVES.get_ptr_mut(sock.key()) {
-        // SAFETY: a value of LIVES.
-        unsafe {
-            if (*life).flags & ATTEMPT != 0 {
-                (*life).flags &= !ATTEMPT;
-                return 0;
-            }
-        }
+    if lives::of(sock.key()).attempt != 0 {
+        lives::change_known(sock.key(), |life| life.attempt = 0);
+        return 0;
     }
     let Some(errno) = errno(record(&context, 16) as i32) else {
         return 0;

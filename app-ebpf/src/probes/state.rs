@@ -9,7 +9,7 @@ use aya_ebpf::{
 use socklife_abi::{
     event::{
         CAUSE_CLOSED_BY_CALLER, CAUSE_DISCONNECTED, CAUSE_ERRNO, CAUSE_UNKNOWN, Closed, ConnectFailed, Connected,
-        Established, FIN_RECEIVED, State, state,
+        Established, FIN_RECEIVED, State, UNKNOWN, state,
     },
     program::Program,
 };
@@ -17,7 +17,7 @@ use socklife_abi::{
 use crate::{
     args::slot,
     emit::Subject,
-    maps::{ACTIVE, ESTABLISHED, LIVES},
+    lives,
     mem::{Direct, Mem, Probe, off},
     sock::Sock,
     task::Task,
@@ -46,17 +46,17 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program) {
             handshake_ns: subject.age(),
         }),
         // Simultaneous open: both ends called connect(2).
-        (state::SYN_RECV, state::ESTABLISHED) if subject.flags() & ACTIVE != 0 => subject.emit(Connected {
+        (state::SYN_RECV, state::ESTABLISHED) if subject.life().active != 0 => subject.emit(Connected {
             handshake_ns: subject.age(),
         }),
         (state::SYN_RECV, state::ESTABLISHED) => {
-            subject.begin(ESTABLISHED);
+            subject.is_established();
             subject.emit(Established {});
         }
         (state::SYN_SENT, state::CLOSE) => connect_ended(&subject, sock, owned),
         (state::CLOSE | state::LISTEN, _) => {}
         // A child that the kernel made and gave up before anyone could see it.
-        (state::SYN_RECV, state::CLOSE) if subject.flags() & (ACTIVE | ESTABLISHED) == 0 => {}
+        (state::SYN_RECV, state::CLOSE) if subject.age() == UNKNOWN => {}
         (_, state::CLOSE) => closed(&subject, sock, oldstate),
         _ => {}
     }
@@ -69,7 +69,7 @@ fn connect_ended<M: Mem>(subject: &Subject, sock: Sock<M>, owned: bool) {
         CAUSE_ERRNO
     } else if sock.shutdown() == SHUTDOWN_MASK {
         CAUSE_CLOSED_BY_CALLER
-    } else if subject.flags() & ACTIVE == 0 {
+    } else if subject.life().active == 0 {
         // No SYN was sent: the hooks at connect(2) tell why.
         return;
     } else if owned {
@@ -138,6 +138,6 @@ pub fn destroy_raw_tp(context: RawTracePointContext) -> i32 {
 fn destroyed(arguments: *const u64) -> i32 {
     // SAFETY: the tracepoint's one argument.
     let key = unsafe { arguments.read_volatile() };
-    let _ = LIVES.remove(&key);
+    lives::forget(key);
     0
 }

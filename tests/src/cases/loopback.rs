@@ -75,7 +75,7 @@ pub fn exactly_1009(class: Class) {
     let mut nameless = 0;
     for seen in &served {
         let life = assert_life(&events, seen, &["established", "accepted", "closed"], server_pid);
-        let accepted = life[1];
+        let accepted = life.iter().find(|event| event["event"] == "accepted").unwrap();
         if accepted["listener"].is_null() {
             nameless += 1;
         } else {
@@ -105,7 +105,11 @@ fn assert_life<'a>(events: &'a Events, socket: &Witness, kinds: &[&str], pid: u3
         .iter()
         .filter(|event| event["cookie"] == socket.cookie)
         .collect();
-    let seen: Vec<_> = life.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    let mut seen: Vec<_> = life.iter().map(|event| event["event"].as_str().unwrap()).collect();
+    // A child stands in the accept queue a moment before it is ESTABLISHED: on another CPU accept(2) may be first.
+    if seen.starts_with(&["accepted", "established"]) {
+        seen.swap(0, 1);
+    }
     assert_eq!(seen, kinds, "{socket:?}");
     let mut last = 0;
     for event in &life {
