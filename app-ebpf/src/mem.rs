@@ -1,11 +1,8 @@
 //! How a program may read kernel memory.
 
-use core::{ffi::c_void, marker::PhantomData};
+use core::{ffi::c_void, marker::PhantomData, mem::MaybeUninit};
 
-use aya_ebpf::helpers::{
-    bpf_probe_read_kernel,
-    generated::{bpf_get_socket_cookie, bpf_skc_to_tcp_sock},
-};
+use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
 use socklife_abi::kernel::{ABSENT, Off, Ptr};
 
 use crate::{maps::global, sock::Sock};
@@ -69,8 +66,14 @@ impl Mem for Direct {
 impl Mem for Probe {
     #[inline(always)]
     unsafe fn read<T: Copy>(p: *const T) -> T {
-        // SAFETY: the helper checks the address; all zeroes is a value of every T we read.
-        unsafe { bpf_probe_read_kernel(p).unwrap_or_else(|_| core::mem::zeroed()) }
+        let mut value = MaybeUninit::<T>::uninit();
+        // SAFETY: the helper checks the address, and fills the place with zeroes where it fails
+        // (`bpf_probe_read_kernel_common`); all zeroes is a value of every T we read. To look at its result would double
+        // the paths that the verifier walks, at each read.
+        unsafe {
+            bpf_probe_read_kernel(value.as_mut_ptr().cast(), size_of::<T>() as u32, p.cast());
+            value.assume_init()
+        }
     }
 
     #[inline(always)]

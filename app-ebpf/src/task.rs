@@ -1,7 +1,10 @@
 //! The task that runs here, for hooks that run in the task that caused the event.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::helpers::{
-    bpf_get_current_comm, bpf_get_current_pid_tgid, bpf_get_current_uid_gid, generated::bpf_get_current_task,
+    bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
+    generated::{bpf_get_current_comm, bpf_get_current_task},
 };
 
 use crate::{
@@ -35,7 +38,7 @@ impl Task {
             pid: (id >> 32) as u32,
             tid: id as u32,
             uid: bpf_get_current_uid_gid() as u32,
-            comm: bpf_get_current_comm().unwrap_or_default(),
+            comm: current_comm(),
         }
     }
 
@@ -56,6 +59,16 @@ impl Task {
 #[inline(always)]
 pub fn thread() -> u64 {
     bpf_get_current_pid_tgid()
+}
+
+#[inline(always)]
+fn current_comm() -> [u8; 16] {
+    let mut comm = MaybeUninit::<[u8; 16]>::uninit();
+    // SAFETY: the helper fills the place, with zeroes if it fails.
+    unsafe {
+        bpf_get_current_comm(comm.as_mut_ptr().cast(), 16);
+        comm.assume_init()
+    }
 }
 
 #[inline(always)]
