@@ -98,11 +98,12 @@ impl Tracer {
     /// `lenient` is off.
     pub fn start(wanted: &Wanted, lenient: bool) -> Result<Self> {
         let layout = Layout::of_running_kernel()?;
-        let mut ebpf = load(wanted, &layout)?;
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let mut ebpf = load(wanted, &layout, &btf)?;
         let mut attacher = Attacher {
             ebpf: &mut ebpf,
             layout: &layout,
-            btf: Btf::from_sys_fs().context("cannot read the kernel's BTF")?,
+            btf,
             cgroup: None,
             class: wanted.class,
         };
@@ -170,7 +171,7 @@ fn check(report: &[RowReport]) -> Result<()> {
     Ok(())
 }
 
-fn load(wanted: &Wanted, layout: &Layout) -> Result<Ebpf> {
+fn load(wanted: &Wanted, layout: &Layout, btf: &Btf) -> Result<Ebpf> {
     ensure!(
         wanted.ring_bytes.is_power_of_two() && wanted.ring_bytes >= 4096,
         "the ring buffer's size must be a power of two of at least 4096 bytes"
@@ -184,6 +185,8 @@ fn load(wanted: &Wanted, layout: &Layout) -> Result<Ebpf> {
     };
     let object = object::bytes()?;
     EbpfLoader::new()
+        // Or it would parse the kernel's BTF once more.
+        .btf(Some(btf))
         .override_global("OFFSETS", &layout.offsets[..], true)
         .override_global("ARGS", &layout.args[..], true)
         .override_global("REGS", &layout.regs[..], true)

@@ -34,24 +34,33 @@ pub fn each(class: Class) {
         (vec!["--addr", "10.0.0.0/8"], 0, 0),
         (vec!["--event", "accepted"], 0, 3),
     ];
-    let (one, dual) = (std::sync::Arc::new(one), std::sync::Arc::new(dual));
-    for (filter, connects, accepts) in table {
-        let mut args = filter.clone();
-        if !filter.contains(&"--event") {
-            args.extend(["--event", "connect,accepted"]);
-        }
-        let tracer = Tracer::start(class, &namespace, &args);
-        let (one, dual) = (std::sync::Arc::clone(&one), std::sync::Arc::clone(&dual));
-        namespace.run(move || {
-            for (to, listener) in [("127.0.0.2", &one), ("::1", &dual), ("127.0.0.1", &dual)] {
-                let port = listener.local_addr().unwrap().port();
-                let _client = TcpStream::connect((to, port)).unwrap();
-                listener.accept().unwrap();
+    // All at once, over the same connections; the last in another namespace, which is another world.
+    let other = Namespace::new();
+    let tracers: Vec<_> = table
+        .iter()
+        .map(|(filter, ..)| {
+            let mut args = filter.clone();
+            if !filter.contains(&"--event") {
+                args.extend(["--event", "connect,accepted"]);
             }
-        });
-        tracer.wait_for("connect", connects);
-        tracer.wait_for("accepted", accepts);
-        let events = tracer.stop();
+            Tracer::start(class, &namespace, &args)
+        })
+        .chain([Tracer::start(class, &other, &[])])
+        .collect();
+    namespace.run(move || {
+        for (to, listener) in [("127.0.0.2", &one), ("::1", &dual), ("127.0.0.1", &dual)] {
+            let port = listener.local_addr().unwrap().port();
+            let _client = TcpStream::connect((to, port)).unwrap();
+            listener.accept().unwrap();
+        }
+    });
+    tracers.iter().for_each(|tracer| tracer.signal(libc::SIGINT));
+    for (tracer, (filter, connects, accepts)) in
+        tracers
+            .into_iter()
+            .zip(table.into_iter().chain([(vec!["other"], 0, 0)]))
+    {
+        let events = tracer.wait();
         events.assert_whole();
         let seen = (
             events.of("connect").len(),
@@ -65,16 +74,6 @@ pub fn each(class: Class) {
             events.all
         );
     }
-    // Another namespace is another world.
-    let other = Namespace::new();
-    let tracer = Tracer::start(class, &other, &[]);
-    namespace.run(move || {
-        let _client = TcpStream::connect(one.local_addr().unwrap()).unwrap();
-        one.accept().unwrap();
-    });
-    let events = tracer.stop();
-    events.assert_whole();
-    assert_eq!(events.all.len(), 0, "{:#?}", events.all);
 }
 
 /// `--pid`: what the process does, and what then happens to it in softirq; nothing of its peers.
