@@ -9,7 +9,7 @@ use crate::maps::{CALLS, Call, missed};
 #[inline(always)]
 pub fn enter(object: u64, other: u64) {
     if CALLS
-        .insert(bpf_get_current_pid_tgid(), &Call { object, other }, 0)
+        .insert(bpf_get_current_pid_tgid(), Call { object, other }, 0)
         .is_err()
     {
         missed(Missed::CallTable);

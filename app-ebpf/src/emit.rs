@@ -136,6 +136,15 @@ impl Subject {
         if !self.shown || global!(FILTER.events) & (1 << P::KIND as u8) == 0 {
             return;
         }
+        #[cfg(feature = "log")]
+        aya_log_ebpf::info!(
+            (),
+            "{} cookie {} sock {:x} pid {}",
+            P::KIND.name(),
+            self.envelope.cookie,
+            self.key,
+            self.envelope.pid
+        );
         let Some(mut slot) = EVENTS.reserve::<Record<P>>(0) else {
             if let Some(count) = LOST.get_ptr_mut(P::KIND as u32) {
                 // SAFETY: this CPU's slot.

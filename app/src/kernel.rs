@@ -7,6 +7,7 @@ mod layout;
 mod losses;
 mod object;
 mod privilege;
+mod probe_log;
 mod tracefs;
 mod tracer;
 

@@ -117,6 +117,7 @@ async fn stream(
             }
             _ = drain_tick.tick() => drain(&mut tracer.ring, output, limits, passed),
             _ = count_tick.tick() => {
+                tracer.tell_log();
                 tracer.counters.read_into(losses)?;
                 let news = told.news(losses);
                 tell(&news);
@@ -126,6 +127,7 @@ async fn stream(
             }
         }
     }
+    tracer.tell_log();
     // What was sent before the end belongs to it.
     let (mut ring, counters) = tracer.detach();
     drain(&mut ring, output, limits, passed);

@@ -27,7 +27,7 @@ pub struct Args {
     #[arg(long, conflicts_with = "kernels")]
     skip_vm: bool,
     /// How many VMs run at once.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     jobs: u8,
 }
 

@@ -25,7 +25,7 @@ fn remember(fd: u64, backlog: u64) {
         fd,
         backlog: i64::from(backlog as i32),
     };
-    if LISTENS.insert(&thread(), &listen, 0).is_err() {
+    if LISTENS.insert(thread(), listen, 0).is_err() {
         missed(Missed::CallTable);
     }
 }
@@ -49,8 +49,8 @@ fn listening<M: Mem>(sock: Option<Sock<M>>, asked: Option<i32>, via: Program, ta
 fn asked() -> Option<i32> {
     let thread = thread();
     // SAFETY: only this thread writes its entry.
-    let asked = unsafe { LISTENS.get(&thread) }.map(|listen| listen.backlog as i32);
-    let _ = LISTENS.remove(&thread);
+    let asked = unsafe { LISTENS.get(thread) }.map(|listen| listen.backlog as i32);
+    let _ = LISTENS.remove(thread);
     asked
 }
 
@@ -135,7 +135,7 @@ pub fn listen_asked_tp(context: TracePointContext) -> u32 {
 pub fn listen_tp(context: TracePointContext) -> u32 {
     let result = record(&context, 16) as i64;
     // SAFETY: only this thread writes its entry.
-    let fd = unsafe { LISTENS.get(&thread()) }.map(|listen| listen.fd);
+    let fd = unsafe { LISTENS.get(thread()) }.map(|listen| listen.fd);
     if result == 0
         && let Some(fd) = fd
     {

@@ -8,6 +8,7 @@ use aya::{
     maps::{MapData, PerCpuArray, RingBuf},
     programs::{Program as Loaded, ProgramError, links::CgroupAttachMode},
 };
+use aya_log::EbpfLogger;
 use socklife_abi::{
     config::{Config, Filter},
     counter::MISSED,
@@ -20,7 +21,9 @@ use super::{
     hooks::{At, Class, Hook, Need, Row, Rung, TABLE},
     layout::Layout,
     losses::Losses,
-    object, tracefs,
+    object,
+    probe_log::{self, Stderr},
+    tracefs,
 };
 
 /// What to trace, and with what.
@@ -61,7 +64,9 @@ pub struct RowReport {
 /// Attached programs, and the ends of what they write. Everything is detached when this is dropped, or when the process
 /// ends in whatever way.
 pub struct Tracer {
-    ebpf: Ebpf,
+    /// Attached for as long as this lives.
+    _ebpf: Ebpf,
+    log: Option<EbpfLogger<Stderr>>,
     /// Where events come out.
     pub ring: RingBuf<MapData>,
     /// What the programs could not send.
@@ -126,7 +131,8 @@ impl Tracer {
                 lost: PerCpuArray::try_from(lost).context("cannot use the map LOST")?,
                 missed: PerCpuArray::try_from(missed).context("cannot use the map MISSED_COUNTS")?,
             },
-            ebpf,
+            log: probe_log::open(&mut ebpf),
+            _ebpf: ebpf,
             report,
         })
     }
@@ -136,9 +142,11 @@ impl Tracer {
         (self.ring, self.counters)
     }
 
-    /// The loaded programs, for their log lines.
-    pub fn ebpf_mut(&mut self) -> &mut Ebpf {
-        &mut self.ebpf
+    /// Says what the programs logged, if they log.
+    pub fn tell_log(&mut self) {
+        if let Some(log) = &mut self.log {
+            log.flush();
+        }
     }
 }
 

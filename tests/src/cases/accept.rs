@@ -29,7 +29,7 @@ pub fn waiting_already(class: Class) {
     assert!(both_wait, "the server does not wait");
     let tracer = Tracer::start(class, &namespace, &["--event", "established,accepted"]);
     for address in server.addresses.clone() {
-        namespace.run(move || (0..COUNT).for_each(|_| drop(client(address, 3))));
+        namespace.run(move || (0..COUNT).for_each(|_| _ = client(address, 3)));
     }
     tracer.wait_for("accepted", 2 * COUNT);
     let served = server.finish();

@@ -87,7 +87,7 @@ pub fn pid(class: Class) {
         &namespace,
         &["--pid", &pid.to_string(), "--event", "connect,accepted,closed"],
     );
-    namespace.run(move || (0..COUNT).for_each(|i| drop(client(address, i))));
+    namespace.run(move || (0..COUNT).for_each(|i| _ = client(address, i)));
     tracer.wait_for("closed", COUNT);
     let served = server.finish();
     let events = tracer.stop();
