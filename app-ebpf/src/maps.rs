@@ -54,6 +54,13 @@ pub static MISSED_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MISSE
 #[map]
 pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(65_536, 0);
 
+/// State changes that the first of the two programs told of, by socket, for the second.
+///
+/// Inserted by the first, deleted by the second a moment later; where the second did not get to run, the socket's next
+/// change overwrites it or its destroy deletes it. Full: the first leaves the change to the second.
+#[map]
+pub static TOLD: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
+
 /// A function that was entered and has not returned, by thread; kprobes see the arguments only at entry.
 ///
 /// Inserted at entry, deleted at return, both in the same thread. A return that a kretprobe misses (`maxactive`) leaves

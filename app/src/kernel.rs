@@ -2,6 +2,7 @@
 
 mod btf;
 mod cgroup;
+mod cookies;
 mod hooks;
 mod layout;
 mod losses;

@@ -36,6 +36,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
 
 /// What does not.
 pub const ONCE: &[(&str, fn())] = &[
+    ("old_listener", accept::old_listener),
     ("rungs_without_tracefs", rungs::without_tracefs),
     ("rungs_without_cgroup_mount", rungs::without_cgroup_mount),
     ("ring_buffer_loss_is_counted", loss::ring_buffer),

@@ -2,7 +2,7 @@
 //! `tcp:tcp_destroy_sock` ends what is remembered of a socket.
 
 use aya_ebpf::{
-    EbpfContext as _,
+    EbpfContext,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
@@ -18,6 +18,7 @@ use crate::{
     args::slot,
     emit::Subject,
     lives,
+    maps::TOLD,
     mem::{Direct, Mem, Probe, off},
     sock::Sock,
     task::Task,
@@ -26,8 +27,17 @@ use crate::{
 /// Both directions shut: `tcp_close` did it.
 const SHUTDOWN_MASK: u8 = 3;
 
+/// The kernel runs no program that is already running on the same CPU: a state change in softirq, or in a task that gets
+/// the CPU, would be missed while the program works on another socket (`__bpf_trace_run`). So there are two programs at
+/// the tracepoint, one after the other, and the second does what the first could not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    First,
+    Second,
+}
+
 #[inline(always)]
-fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program) {
+fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Turn) {
     // The child is being cloned: up to 6.12 it still wears the listener's four-tuple and cookie.
     if oldstate == state::LISTEN && newstate == state::SYN_RECV {
         return;
@@ -35,11 +45,19 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program) {
     let Some(sock) = M::tcp(sk as *const u8) else {
         return;
     };
+    let change = u64::from(oldstate) << 32 | u64::from(newstate);
+    if turn == Turn::Second && told(sock.key(), change) {
+        return;
+    }
     let owned = sock.owned_by_user();
     let task = if owned { Task::current() } else { Task::NONE };
     let Some(subject) = Subject::new(sock, via, task) else {
         return;
     };
+    // Without room for the note it is left to the second program.
+    if turn == Turn::First && TOLD.insert(sock.key(), change, 0).is_err() {
+        return;
+    }
     subject.emit(State { oldstate, newstate });
     match (oldstate, newstate) {
         (state::SYN_SENT, state::ESTABLISHED) => subject.emit(Connected {
@@ -60,6 +78,15 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program) {
         (_, state::CLOSE) => closed(&subject, sock, oldstate),
         _ => {}
     }
+}
+
+/// Whether the first program told of this change. The socket is locked: no other change of it comes in between.
+#[inline(always)]
+fn told(key: u64, change: u64) -> bool {
+    // SAFETY: a word.
+    let told = unsafe { TOLD.get(key) }.copied() == Some(change);
+    let _ = TOLD.remove(key);
+    told
 }
 
 #[inline(always)]
@@ -104,22 +131,32 @@ fn closed<M: Mem>(subject: &Subject, sock: Sock<M>, oldstate: u32) {
 
 #[btf_tracepoint(function = "inet_sock_set_state")]
 pub fn state_tp_btf(context: BtfTracePointContext) -> i32 {
-    changed::<Direct>(
-        slot(&context, 0),
-        slot(&context, 1) as u32,
-        slot(&context, 2) as u32,
-        Program::StateTpBtf,
-    );
-    0
+    entered::<Direct>(&context, Program::StateTpBtf, Turn::First)
+}
+
+#[btf_tracepoint(function = "inet_sock_set_state")]
+pub fn state_tp_btf_second(context: BtfTracePointContext) -> i32 {
+    entered::<Direct>(&context, Program::StateTpBtfSecond, Turn::Second)
 }
 
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 pub fn state_raw_tp(context: RawTracePointContext) -> i32 {
-    changed::<Probe>(
-        slot(&context, 0),
-        slot(&context, 1) as u32,
-        slot(&context, 2) as u32,
-        Program::StateRawTp,
+    entered::<Probe>(&context, Program::StateRawTp, Turn::First)
+}
+
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn state_raw_tp_second(context: RawTracePointContext) -> i32 {
+    entered::<Probe>(&context, Program::StateRawTpSecond, Turn::Second)
+}
+
+#[inline(always)]
+fn entered<M: Mem>(context: &impl EbpfContext, via: Program, turn: Turn) -> i32 {
+    changed::<M>(
+        slot(context, 0),
+        slot(context, 1) as u32,
+        slot(context, 2) as u32,
+        via,
+        turn,
     );
     0
 }
@@ -138,6 +175,7 @@ pub fn destroy_raw_tp(context: RawTracePointContext) -> i32 {
 fn destroyed(arguments: *const u64) -> i32 {
     // SAFETY: the tracepoint's one argument.
     let key = unsafe { arguments.read_volatile() };
+    let _ = TOLD.remove(key);
     lives::forget(key);
     0
 }

@@ -175,8 +175,10 @@ pub const TABLE: &[Row] = &[
         feeds: &[],
         need: Need::Required,
         rungs: &[
-            rung!(&[Fentry, Tracepoint]; StateTpBtf @ At::TpBtf("inet_sock_set_state")),
-            rung!(&[Kprobe]; StateRawTp @ At::RawTp("inet_sock_set_state")),
+            rung!(&[Fentry, Tracepoint];
+                StateTpBtf @ At::TpBtf("inet_sock_set_state"), StateTpBtfSecond @ At::TpBtf("inet_sock_set_state")),
+            rung!(&[Kprobe];
+                StateRawTp @ At::RawTp("inet_sock_set_state"), StateRawTpSecond @ At::RawTp("inet_sock_set_state")),
         ],
     },
     Row {

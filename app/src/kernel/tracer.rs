@@ -17,7 +17,7 @@ use socklife_abi::{
 };
 
 use super::{
-    cgroup,
+    cgroup, cookies,
     hooks::{At, Class, Hook, Need, Row, Rung, TABLE},
     layout::Layout,
     losses::Losses,
@@ -122,6 +122,7 @@ impl Tracer {
         if !lenient {
             check(&report)?;
         }
+        cookies::ask(wanted.filter.netns);
         let ring = take(&mut ebpf, "EVENTS")?;
         let lost = take(&mut ebpf, "LOST")?;
         let missed = take(&mut ebpf, "MISSED_COUNTS")?;

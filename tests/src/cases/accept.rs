@@ -3,11 +3,12 @@
 use std::{
     io::ErrorKind,
     net::{TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
 };
 
 use crate::harness::{
     Class, Namespace, PATIENCE, Tracer,
-    helper::{Server, client},
+    helper::{Server, client, cookie},
     say, until,
 };
 
@@ -105,4 +106,62 @@ pub fn mptcp(class: Class) {
         .filter(|event| event["oldstate"] == "LAST_ACK")
         .count();
     assert_eq!(ends, COUNT);
+}
+
+/// A listener that is older than the trace, and that nobody asked for its cookie: its accepts name it all the same.
+pub fn old_listener() {
+    // Where the kernel cannot list its sockets, only trampolines can make an old socket's cookie.
+    let listable = sock_diag();
+    for class in Class::ALL.into_iter().filter(|class| class.refused().is_none()) {
+        let namespace = Namespace::new();
+        let listener = namespace.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+        let tracer = Tracer::start(class, &namespace, &["--event", "accepted"]);
+        let listener = namespace.run(move || {
+            for _ in 0..3 {
+                let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                listener.accept().unwrap();
+            }
+            listener
+        });
+        tracer.wait_for("accepted", 3);
+        let events = tracer.stop();
+        events.assert_whole();
+        assert_eq!(events.of("accepted").len(), 3);
+        let cookie = cookie(listener.as_raw_fd());
+        for event in events.of("accepted") {
+            if listable {
+                assert_eq!(event["listener"], cookie, "{class:?}: {event}");
+            } else {
+                assert!(
+                    event["listener"].is_null() || event["listener"] == cookie,
+                    "{class:?}: {event}"
+                );
+            }
+        }
+    }
+}
+
+/// Whether this kernel lists TCP sockets for `ss`.
+fn sock_diag() -> bool {
+    // A dump of TCP over IPv4 through NETLINK_SOCK_DIAG: without a handler the first answer is an error.
+    let mut request = [0_u8; 72];
+    request[0] = 72;
+    request[4] = 20;
+    request[6..8].copy_from_slice(&0x301_u16.to_ne_bytes());
+    request[16] = 2;
+    request[17] = 6;
+    request[20..24].fill(0xff);
+    let mut answer = [0_u8; 8192];
+    // SAFETY: a socket that is closed here, and buffers of the sizes that are named.
+    unsafe {
+        let fd = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 4);
+        if fd < 0 {
+            return false;
+        }
+        libc::send(fd, request.as_ptr().cast(), request.len(), 0);
+        let read = libc::recv(fd, answer.as_mut_ptr().cast(), answer.len(), 0);
+        libc::close(fd);
+        // NLMSG_ERROR
+        read > 6 && answer[4] != 2
+    }
 }

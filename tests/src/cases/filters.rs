@@ -1,6 +1,9 @@
 //! Filters: what they let through, and that they let nothing else through.
 
-use std::net::{TcpListener, TcpStream};
+use std::{
+    net::{TcpListener, TcpStream},
+    sync::Arc,
+};
 
 use crate::harness::{
     Class, Namespace, Tracer,
@@ -34,45 +37,46 @@ pub fn each(class: Class) {
         (vec!["--addr", "10.0.0.0/8"], 0, 0),
         (vec!["--event", "accepted"], 0, 3),
     ];
-    // All at once, over the same connections; the last in another namespace, which is another world.
+    // Several at once, over the same connections; the last in another namespace, which is another world.
     let other = Namespace::new();
-    let tracers: Vec<_> = table
-        .iter()
-        .map(|(filter, ..)| {
-            let mut args = filter.clone();
-            if !filter.contains(&"--event") {
-                args.extend(["--event", "connect,accepted"]);
+    let (one, dual) = (Arc::new(one), Arc::new(dual));
+    let mut cases: Vec<_> = table.into_iter().map(|case| (&namespace, case)).collect();
+    cases.push((&other, (vec![], 0, 0)));
+    for group in cases.chunks(4) {
+        let tracers: Vec<_> = group
+            .iter()
+            .map(|(namespace, (filter, ..))| {
+                let mut args = filter.clone();
+                if !filter.contains(&"--event") {
+                    args.extend(["--event", "connect,accepted"]);
+                }
+                Tracer::start(class, namespace, &args)
+            })
+            .collect();
+        let (one, dual) = (Arc::clone(&one), Arc::clone(&dual));
+        namespace.run(move || {
+            for (to, listener) in [("127.0.0.2", &one), ("::1", &dual), ("127.0.0.1", &dual)] {
+                let port = listener.local_addr().unwrap().port();
+                let _client = TcpStream::connect((to, port)).unwrap();
+                listener.accept().unwrap();
             }
-            Tracer::start(class, &namespace, &args)
-        })
-        .chain([Tracer::start(class, &other, &[])])
-        .collect();
-    namespace.run(move || {
-        for (to, listener) in [("127.0.0.2", &one), ("::1", &dual), ("127.0.0.1", &dual)] {
-            let port = listener.local_addr().unwrap().port();
-            let _client = TcpStream::connect((to, port)).unwrap();
-            listener.accept().unwrap();
+        });
+        tracers.iter().for_each(|tracer| tracer.signal(libc::SIGINT));
+        for (tracer, (_, (filter, connects, accepts))) in tracers.into_iter().zip(group) {
+            let events = tracer.wait();
+            events.assert_whole();
+            let seen = (
+                events.of("connect").len(),
+                events.of("accepted").len(),
+                events.all.len(),
+            );
+            assert_eq!(
+                seen,
+                (*connects, *accepts, connects + accepts),
+                "{filter:?}: {:#?}",
+                events.all
+            );
         }
-    });
-    tracers.iter().for_each(|tracer| tracer.signal(libc::SIGINT));
-    for (tracer, (filter, connects, accepts)) in
-        tracers
-            .into_iter()
-            .zip(table.into_iter().chain([(vec!["other"], 0, 0)]))
-    {
-        let events = tracer.wait();
-        events.assert_whole();
-        let seen = (
-            events.of("connect").len(),
-            events.of("accepted").len(),
-            events.all.len(),
-        );
-        assert_eq!(
-            seen,
-            (connects, accepts, connects + accepts),
-            "{filter:?}: {:#?}",
-            events.all
-        );
     }
 }
 
