@@ -9,6 +9,7 @@ use std::{
         fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
         unix::fs::MetadataExt as _,
     },
+    path::{Path, PathBuf},
 };
 
 use bytemuck::{Pod, Zeroable};
@@ -56,14 +57,15 @@ pub fn ask(netns: u32) {
     let _ = asking.join();
 }
 
-/// The network namespaces that processes live in.
+/// The network namespaces that threads live in, and those that `ip netns` keeps.
 fn namespaces(wanted: u32) -> Vec<File> {
     let mut found = HashMap::new();
-    let Ok(processes) = fs::read_dir("/proc") else {
-        return Vec::new();
-    };
-    for process in processes.flatten() {
-        let path = process.path().join("ns/net");
+    let processes = entries("/proc".as_ref());
+    let threads = processes.flat_map(|process| entries(&process.join("task")));
+    for path in threads
+        .map(|thread| thread.join("ns/net"))
+        .chain(entries("/run/netns".as_ref()))
+    {
         let Ok(inode) = fs::metadata(&path).map(|file| file.ino()) else {
             continue;
         };
@@ -74,8 +76,17 @@ fn namespaces(wanted: u32) -> Vec<File> {
         {
             found.insert(inode, file);
         }
+        if wanted != 0 && !found.is_empty() {
+            break;
+        }
     }
     found.into_values().collect()
+}
+
+/// What a folder holds; nothing if it cannot be read.
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
 }
 
 /// Has the kernel list every TCP socket of this thread's namespace.
