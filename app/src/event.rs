@@ -118,7 +118,7 @@ pub const ENVELOPE_FIELDS: &[FieldDoc] = &[
 pub const LOST_FIELDS: &[FieldDoc] = &[
     (
         "stage",
-        "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`",
+        "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`, `program_busy`",
     ),
     ("kind", "the kind of the lost events, where one is concerned"),
     ("count", "how many since the last `lost` line"),

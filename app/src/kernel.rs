@@ -1,6 +1,7 @@
 //! Everything that touches bpf(2): the table of hooks, what they attach to, and the way of an event out of the kernel.
 
 mod btf;
+mod busy;
 mod cgroup;
 mod cookies;
 mod hooks;

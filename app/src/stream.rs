@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
+use socklife_abi::counter::Missed;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -17,7 +18,7 @@ use tokio::{
 
 use crate::{
     event::Event,
-    kernel::{Losses, Told, Tracer},
+    kernel::{Losses, Stage, Told, Tracer},
     output::{Output, Sent},
 };
 
@@ -170,7 +171,8 @@ fn summary(passed: &Passed, losses: &Losses, elapsed: Duration) {
     let lost: u64 = losses
         .all()
         .iter()
-        .filter(|loss| loss.kind.is_some())
+        // A socket that is not remembered costs its durations, not its events.
+        .filter(|loss| loss.stage != Stage::Kernel(Missed::SocketTable))
         .map(|loss| loss.count)
         .sum();
     eprintln!(

@@ -128,6 +128,8 @@ pub struct Row {
     pub feeds: &'static [Kind],
     /// Whether socklife can do without.
     pub need: Need,
+    /// Its rungs have two programs at one place: what one cannot do, because it is at work already, the other does.
+    pub doubled: bool,
     /// Best first.
     pub rungs: &'static [Rung],
 }
@@ -153,18 +155,21 @@ pub const TABLE: &[Row] = &[
         name: "cookie at socket()",
         feeds: &[],
         need: Need::Optional,
+        doubled: false,
         rungs: &[rung!(ANY; CookieSockCreate @ At::SockCreate)],
     },
     Row {
         name: "cookie at the SYN",
         feeds: &[],
         need: Need::Optional,
+        doubled: false,
         rungs: &[rung!(ANY; CookieSockOps @ At::SockOps)],
     },
     Row {
         name: "destroy",
         feeds: &[],
         need: Need::Required,
+        doubled: false,
         rungs: &[
             rung!(&[Fentry, Tracepoint]; DestroyTpBtf @ At::TpBtf("tcp_destroy_sock")),
             rung!(&[Kprobe]; DestroyRawTp @ At::RawTp("tcp_destroy_sock")),
@@ -174,6 +179,7 @@ pub const TABLE: &[Row] = &[
         name: "state changes",
         feeds: &[],
         need: Need::Required,
+        doubled: true,
         rungs: &[
             rung!(&[Fentry, Tracepoint];
                 StateTpBtf @ At::TpBtf("inet_sock_set_state"), StateTpBtfSecond @ At::TpBtf("inet_sock_set_state")),
@@ -185,6 +191,7 @@ pub const TABLE: &[Row] = &[
         name: "bind()",
         feeds: &[Kind::Bound],
         need: Need::Optional,
+        doubled: false,
         rungs: &[
             rung!(&[Fentry]; BindFexit4 @ At::Fexit("__inet_bind"), BindFexit6 @ At::Fexit("__inet6_bind")),
             rung!(&[Kprobe];
@@ -197,6 +204,7 @@ pub const TABLE: &[Row] = &[
         name: "listen()",
         feeds: &[Kind::Listening],
         need: Need::Required,
+        doubled: false,
         rungs: &[
             rung!(&[Fentry];
                 ListenAskedFentry @ At::Fentry("__sys_listen"), ListenFexitSk @ At::Fexit("__inet_listen_sk")),
@@ -218,6 +226,7 @@ pub const TABLE: &[Row] = &[
         name: "connect()",
         feeds: &[Kind::Connect, Kind::Connected, Kind::ConnectFailed, Kind::Closed],
         need: Need::Required,
+        doubled: false,
         rungs: &[
             rung!(&[Fentry]; ConnectFentry @ At::Fentry("tcp_connect")),
             rung!(&[Kprobe]; ConnectKprobe @ At::Kprobe("tcp_connect")),
@@ -228,6 +237,7 @@ pub const TABLE: &[Row] = &[
         name: "connect() refused before the SYN",
         feeds: &[Kind::ConnectFailed],
         need: Need::Optional,
+        doubled: false,
         rungs: &[
             rung!(&[Fentry];
                 ConnectFailFexit4 @ At::Fexit("tcp_v4_connect"), ConnectFailFexit6 @ At::Fexit("tcp_v6_connect")),
@@ -244,6 +254,7 @@ pub const TABLE: &[Row] = &[
         name: "accept()",
         feeds: &[Kind::Accepted],
         need: Need::Required,
+        doubled: false,
         rungs: &[
             rung!(&[Fentry]; AcceptFexit @ At::Fexit("inet_csk_accept")),
             rung!(&[Kprobe];
@@ -260,6 +271,7 @@ pub const TABLE: &[Row] = &[
         name: "accept() that was waiting already",
         feeds: &[Kind::Accepted],
         need: Need::Optional,
+        doubled: false,
         rungs: &[
             rung!(&[Fentry]; AcceptLateFentry @ At::Fentry("security_sock_graft")),
             rung!(&[Kprobe]; AcceptLateKprobe @ At::Kprobe("security_sock_graft")),

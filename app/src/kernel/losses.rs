@@ -19,6 +19,8 @@ pub enum Stage {
     Output,
     /// A table in the kernel was full.
     Kernel(Missed),
+    /// The kernel did not run a program that was at work on that CPU already.
+    ProgramBusy,
 }
 
 impl Stage {
@@ -28,6 +30,7 @@ impl Stage {
             Self::RingBuffer => "ring_buffer",
             Self::Output => "output",
             Self::Kernel(missed) => missed.name(),
+            Self::ProgramBusy => "program_busy",
         }
     }
 }
@@ -62,6 +65,11 @@ impl fmt::Display for Loss {
                 "{} sockets not remembered: table full, their durations are unknown (--max-sockets makes it larger)",
                 self.count
             ),
+            Stage::ProgramBusy => write!(
+                f,
+                "{} runs of a program skipped: it was at work on that CPU already, and an event may be missing for each",
+                self.count
+            ),
             Stage::Kernel(Missed::CallTable) => write!(
                 f,
                 "{} calls not remembered: table full, their events are lost",
@@ -77,6 +85,7 @@ pub struct Losses {
     ring: [AtomicU64; KINDS],
     output: [AtomicU64; KINDS],
     kernel: [AtomicU64; MISSED],
+    busy: AtomicU64,
 }
 
 impl Losses {
@@ -99,6 +108,11 @@ impl Losses {
         }
     }
 
+    /// The kernel's own count.
+    pub(super) fn set_busy(&self, total: u64) {
+        self.busy.store(total, Relaxed);
+    }
+
     fn totals(&self) -> impl Iterator<Item = Loss> + '_ {
         let of = |stage, counters: &[AtomicU64; KINDS], kind: Kind| Loss {
             stage,
@@ -118,6 +132,11 @@ impl Losses {
                 kind: None,
                 count: self.kernel[*missed as usize].load(Relaxed),
             }))
+            .chain([Loss {
+                stage: Stage::ProgramBusy,
+                kind: None,
+                count: self.busy.load(Relaxed),
+            }])
     }
 
     /// Everything that was lost so far.

@@ -1,6 +1,11 @@
 //! Loads the programs, walks the table of hooks, and hands out what the kernel sends.
 
-use std::{collections::HashSet, fmt::Write as _, io, os::fd::OwnedFd};
+use std::{
+    collections::HashSet,
+    fmt::Write as _,
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
@@ -17,7 +22,7 @@ use socklife_abi::{
 };
 
 use super::{
-    cgroup, cookies,
+    busy, cgroup, cookies,
     hooks::{At, Class, Hook, Need, Row, Rung, TABLE},
     layout::Layout,
     losses::Losses,
@@ -79,6 +84,8 @@ pub struct Tracer {
 pub struct Counters {
     lost: PerCpuArray<MapData, u64>,
     missed: PerCpuArray<MapData, u64>,
+    /// The attached programs whose skipped runs nobody makes up for.
+    programs: Vec<OwnedFd>,
 }
 
 impl Counters {
@@ -90,6 +97,8 @@ impl Counters {
         for slot in 0..MISSED {
             losses.set_kernel(slot, sum(&self.missed, slot)?);
         }
+        let skipped = self.programs.iter().map(busy::skipped).sum::<io::Result<u64>>();
+        losses.set_busy(skipped.context("cannot read the kernel's counters of programs")?);
         Ok(())
     }
 }
@@ -131,6 +140,7 @@ impl Tracer {
             counters: Counters {
                 lost: PerCpuArray::try_from(lost).context("cannot use the map LOST")?,
                 missed: PerCpuArray::try_from(missed).context("cannot use the map MISSED_COUNTS")?,
+                programs: counted(&ebpf, &report)?,
             },
             log: probe_log::open(&mut ebpf),
             _ebpf: ebpf,
@@ -149,6 +159,25 @@ impl Tracer {
             log.flush();
         }
     }
+}
+
+/// The programs that are attached, except those that stand in for each other.
+fn counted(ebpf: &Ebpf, report: &[RowReport]) -> Result<Vec<OwnedFd>> {
+    let rungs = report
+        .iter()
+        .filter(|row| !row.row.doubled)
+        .filter_map(|row| row.chosen);
+    let programs: HashSet<_> = rungs.flat_map(|rung| rung.hooks).map(|hook| hook.program).collect();
+    programs
+        .into_iter()
+        .filter_map(|program| ebpf.program(program.symbol()))
+        .map(|program| {
+            let fd = program.fd().context("a program that is attached has no descriptor")?;
+            fd.as_fd()
+                .try_clone_to_owned()
+                .context("cannot keep a program's descriptor")
+        })
+        .collect()
 }
 
 fn take(ebpf: &mut Ebpf, map: &str) -> Result<aya::maps::Map> {
