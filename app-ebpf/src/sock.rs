@@ -4,8 +4,8 @@ use socklife_abi::event::state;
 
 use crate::mem::{Mem, Obj, Probe, off};
 
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
+pub const AF_INET: u16 = 2;
+pub const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
 /// `enum sock_flags`: tcp_fin() sets it.

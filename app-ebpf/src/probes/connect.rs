@@ -19,7 +19,7 @@ use crate::{
     lives,
     mem::{Direct, Mem, Obj, Probe, off},
     probes::cookie::TCP_CONNECT,
-    sock::{Sock, is_v4, v4},
+    sock::{AF_INET, AF_INET6, Sock, is_v4, v4},
     task::{Task, sock_of_fd},
 };
 
@@ -77,9 +77,6 @@ struct Peer {
     /// `sin6_addr`.
     v6: [u32; 4],
 }
-
-const AF_INET: u16 = 2;
-const AF_INET6: u16 = 10;
 
 /// Where an address lies: in the caller's memory, or copied into the kernel's.
 trait Place {

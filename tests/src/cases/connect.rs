@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
-use crate::harness::{Class, Namespace, Tracer};
+use crate::harness::{Class, Namespace, Tracer, helper::sockaddr};
 
 const KINDS: &str = "connect,connected,connect_failed,closed";
 
@@ -112,15 +112,7 @@ pub fn closed_early(class: Class) {
 
 /// A connect that is under way.
 fn start_connect(to: SocketAddr) -> OwnedFd {
-    let SocketAddr::V4(v4) = to else { panic!("IPv4 only") };
-    let address = libc::sockaddr_in {
-        sin_family: libc::AF_INET as u16,
-        sin_port: v4.port().to_be(),
-        sin_addr: libc::in_addr {
-            s_addr: u32::from(*v4.ip()).to_be(),
-        },
-        sin_zero: [0; 8],
-    };
+    let address = sockaddr(to);
     // SAFETY: plain socket calls with an address of the right size.
     unsafe {
         let fd = libc::socket(

@@ -7,18 +7,9 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Events, Namespace, Tracer, socklife};
+use crate::harness::{Events, Namespace, Tracer, helper::connections, socklife};
 
 const CONNECTIONS: usize = 307;
-
-fn connect_and_close(count: usize) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    for _ in 0..count {
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let server = listener.accept().unwrap();
-        drop((client, server));
-    }
-}
 
 fn trace(namespace: &Namespace, args: &[&str]) -> Command {
     let mut command = socklife();
@@ -47,7 +38,7 @@ pub fn ring_buffer() {
         &["--event", "connect,accepted", "--ring-buffer", "4"],
     ));
     tracer.signal(libc::SIGSTOP);
-    namespace.run(|| connect_and_close(CONNECTIONS));
+    namespace.run(|| connections(CONNECTIONS));
     tracer.signal(libc::SIGCONT);
     let events = tracer.stop();
     assert!(events.status.success(), "{}", events.stderr);
@@ -86,7 +77,7 @@ pub fn slow_output() {
             "it ended"
         );
     }
-    namespace.run(|| connect_and_close(MANY));
+    namespace.run(|| connections(MANY));
     // SAFETY: a child that was not waited for.
     unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
     // Now somebody reads.

@@ -3,23 +3,13 @@
 use std::{
     collections::HashSet,
     ffi::CString,
-    net::{TcpListener, TcpStream},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use socklife_abi::program::Program;
 
-use crate::harness::{Events, Namespace, PATIENCE, Tracer, socklife, until};
-
-fn connections(count: usize) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    for _ in 0..count {
-        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let server = listener.accept().unwrap();
-        drop((client, server));
-    }
-}
+use crate::harness::{Events, Namespace, PATIENCE, Tracer, helper::connections, socklife, until};
 
 fn trace(namespace: &Namespace, args: &[&str]) -> Command {
     let mut command = socklife();

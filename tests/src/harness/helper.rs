@@ -114,27 +114,42 @@ pub fn cookie(fd: i32) -> u64 {
     cookie
 }
 
+/// One connection after the other, accepted and closed, from one thread.
+pub fn connections(count: usize) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for _ in 0..count {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let server = listener.accept().unwrap();
+        drop((client, server));
+    }
+}
+
+/// An IPv4 address as the socket calls take it.
+pub fn sockaddr(address: SocketAddr) -> libc::sockaddr_in {
+    let SocketAddr::V4(v4) = address else {
+        panic!("IPv4 only")
+    };
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: v4.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: u32::from(*v4.ip()).to_be(),
+        },
+        sin_zero: [0; 8],
+    }
+}
+
 /// Listens, whatever the address; `mptcp` as protocol where asked.
 fn listen(address: SocketAddr, protocol: i32) -> TcpListener {
     if protocol == 0 {
         return TcpListener::bind(address).unwrap();
     }
-    let SocketAddr::V4(v4) = address else {
-        panic!("IPv4 only")
-    };
+    let name = sockaddr(address);
     // SAFETY: plain socket calls with an address of the right size.
     unsafe {
         let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, protocol);
         assert!(fd >= 0, "{}", std::io::Error::last_os_error());
-        let address = libc::sockaddr_in {
-            sin_family: libc::AF_INET as u16,
-            sin_port: v4.port().to_be(),
-            sin_addr: libc::in_addr {
-                s_addr: u32::from(*v4.ip()).to_be(),
-            },
-            sin_zero: [0; 8],
-        };
-        assert_eq!(libc::bind(fd, (&raw const address).cast(), 16), 0);
+        assert_eq!(libc::bind(fd, (&raw const name).cast(), 16), 0);
         assert_eq!(libc::listen(fd, 64), 0);
         TcpListener::from_raw_fd(fd)
     }
