@@ -166,11 +166,22 @@ pub fn destroy_tp_btf(context: BtfTracePointContext) -> i32 {
     destroyed(context.as_ptr().cast())
 }
 
+#[btf_tracepoint(function = "tcp_destroy_sock")]
+pub fn destroy_tp_btf_second(context: BtfTracePointContext) -> i32 {
+    destroyed(context.as_ptr().cast())
+}
+
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub fn destroy_raw_tp(context: RawTracePointContext) -> i32 {
     destroyed(context.as_ptr().cast())
 }
 
+#[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
+pub fn destroy_raw_tp_second(context: RawTracePointContext) -> i32 {
+    destroyed(context.as_ptr().cast())
+}
+
+/// Twice for the reason that [`Turn`] tells; to forget twice does no harm.
 #[inline(always)]
 fn destroyed(arguments: *const u64) -> i32 {
     // SAFETY: the tracepoint's one argument.

@@ -169,10 +169,12 @@ pub const TABLE: &[Row] = &[
         name: "destroy",
         feeds: &[],
         need: Need::Required,
-        doubled: false,
+        doubled: true,
         rungs: &[
-            rung!(&[Fentry, Tracepoint]; DestroyTpBtf @ At::TpBtf("tcp_destroy_sock")),
-            rung!(&[Kprobe]; DestroyRawTp @ At::RawTp("tcp_destroy_sock")),
+            rung!(&[Fentry, Tracepoint];
+                DestroyTpBtf @ At::TpBtf("tcp_destroy_sock"), DestroyTpBtfSecond @ At::TpBtf("tcp_destroy_sock")),
+            rung!(&[Kprobe];
+                DestroyRawTp @ At::RawTp("tcp_destroy_sock"), DestroyRawTpSecond @ At::RawTp("tcp_destroy_sock")),
         ],
     },
     Row {
