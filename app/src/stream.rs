@@ -26,7 +26,7 @@ use crate::{
 const DRAIN: Duration = Duration::from_millis(5);
 /// How often the kernel's counters are read and losses are told.
 const COUNT: Duration = Duration::from_secs(1);
-/// How long the output may take at the end.
+/// How long the output may stand still at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// When to end by itself.

@@ -8,6 +8,7 @@ use std::{
     os::fd::FromRawFd as _,
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     thread::JoinHandle,
@@ -45,12 +46,15 @@ pub enum Sent {
 pub struct Output {
     sender: SyncSender<Event>,
     losses: Arc<Losses>,
+    /// Bytes written so far.
+    written: Arc<AtomicU64>,
     writer: JoinHandle<Result<()>>,
 }
 
 /// Starts the writer to standard output.
 pub fn start(format: Format, losses: Arc<Losses>) -> Result<Output> {
     let (sender, receiver) = sync_channel(CAPACITY);
+    let written = Arc::new(AtomicU64::new(0));
     let writer = Writer {
         format: match format {
             Format::Text => Either::Text(Text::new()),
@@ -58,6 +62,7 @@ pub fn start(format: Format, losses: Arc<Losses>) -> Result<Output> {
         },
         clock: Clock::new(),
         losses: Arc::clone(&losses),
+        written: Arc::clone(&written),
         told: Told::default(),
         buffer: Vec::with_capacity(BATCH + 4096),
         // SAFETY: descriptor 1 is open for as long as the process lives (the runtime sees to that), and never closed here.
@@ -67,7 +72,12 @@ pub fn start(format: Format, losses: Arc<Losses>) -> Result<Output> {
         .name("output".to_owned())
         .spawn(move || writer.run(&receiver))
         .context("cannot start the output thread")?;
-    Ok(Output { sender, losses, writer })
+    Ok(Output {
+        sender,
+        losses,
+        written,
+        writer,
+    })
 }
 
 impl Output {
@@ -83,12 +93,17 @@ impl Output {
         }
     }
 
-    /// Waits until everything is written, or until `patience` is over: whoever reads may have stopped reading.
+    /// Waits until everything is written, or until nothing was for as long as `patience`: whoever reads may have stopped
+    /// reading.
     pub fn finish(self, patience: Duration) -> Result<()> {
         drop(self.sender);
-        let end = Instant::now() + patience;
+        let mut written = self.written.load(Relaxed);
+        let mut moved = Instant::now();
         while !self.writer.is_finished() {
-            if Instant::now() > end {
+            let now = self.written.load(Relaxed);
+            if now != written {
+                (written, moved) = (now, Instant::now());
+            } else if moved.elapsed() > patience {
                 return Err(anyhow!("the output takes no more: what waited for it is lost"));
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -109,6 +124,7 @@ struct Writer {
     format: Either,
     clock: Clock,
     losses: Arc<Losses>,
+    written: Arc<AtomicU64>,
     told: Told,
     buffer: Vec<u8>,
     stdout: ManuallyDrop<File>,
@@ -182,9 +198,10 @@ impl Writer {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let written = self.stdout.write_all(&self.buffer);
+        let done = self.stdout.write_all(&self.buffer);
+        self.written.fetch_add(self.buffer.len() as u64, Relaxed);
         self.buffer.clear();
-        written.context("cannot write to standard output")
+        done.context("cannot write to standard output")
     }
 }
 
