@@ -2,16 +2,29 @@
 //!
 //! One small file for each kind says its fields and its text; the list is [`socklife_abi::for_each_event`].
 
+mod accept_queued;
+mod accept_refused;
 mod accepted;
 mod bound;
 mod closed;
 mod connect;
 mod connect_failed;
 mod connected;
+mod cookie_accepted;
+mod cookie_rejected;
+mod cookie_sent;
 mod established;
+mod half_open_ended;
+mod listener;
 mod listening;
 mod names;
+mod never_accepted;
+mod queues;
 mod state;
+mod syn_queued;
+mod syn_refused;
+mod synack_retransmitted;
+mod synack_sent;
 
 use std::{
     fmt,
@@ -227,6 +240,14 @@ mod tests {
 
     use super::{DOCUMENTED, Detail, Envelope, Event, Kind, abi};
 
+    const QUEUES: abi::Queues = abi::Queues {
+        listener: 1,
+        syn_queue: 2,
+        syn_queue_limit: 3,
+        accept_queue: 4,
+        accept_queue_limit: 5,
+    };
+
     /// A detail with every field known.
     fn full(kind: Kind) -> Detail {
         match kind {
@@ -246,7 +267,8 @@ mod tests {
             }),
             Kind::Established => Detail::Established(abi::Established {}),
             Kind::Accepted => Detail::Accepted(abi::Accepted {
-                listener: 1,
+                queues: QUEUES,
+                accept_wait_ns: 1,
                 fd: 7,
                 reserved: 0,
             }),
@@ -260,6 +282,53 @@ mod tests {
                 errno: 104,
                 srtt_us8: 80,
                 ..abi::Closed::zeroed()
+            }),
+            Kind::SynQueued => Detail::SynQueued(abi::SynQueued { queues: QUEUES }),
+            Kind::SynackSent => Detail::SynackSent(abi::SynackSent { queues: QUEUES }),
+            Kind::SynackRetransmitted => Detail::SynackRetransmitted(abi::SynackRetransmitted {
+                queues: QUEUES,
+                half_open_ns: 1,
+                retransmit: 1,
+                reserved: 0,
+            }),
+            Kind::CookieSent => Detail::CookieSent(abi::CookieSent { queues: QUEUES }),
+            Kind::CookieAccepted => Detail::CookieAccepted(abi::CookieAccepted { queues: QUEUES }),
+            Kind::CookieRejected => Detail::CookieRejected(abi::CookieRejected { queues: QUEUES }),
+            Kind::SynRefused => Detail::SynRefused(abi::SynRefused {
+                queues: QUEUES,
+                cause: abi::refusal::SYN_QUEUE_FULL,
+                reserved: 0,
+            }),
+            Kind::HalfOpenEnded => Detail::HalfOpenEnded(abi::HalfOpenEnded {
+                queues: QUEUES,
+                half_open_ns: 1,
+                cause: abi::ending::EXPIRED,
+                synacks: 6,
+                refusals: 1,
+                reserved: 0,
+            }),
+            Kind::AcceptQueued => Detail::AcceptQueued(abi::AcceptQueued {
+                queues: QUEUES,
+                half_open_ns: 1,
+                flags: abi::BY_FASTOPEN,
+                refusals: 1,
+            }),
+            Kind::AcceptRefused => Detail::AcceptRefused(abi::AcceptRefused {
+                queues: QUEUES,
+                half_open_ns: 1,
+                how: abi::REFUSED_COOKIE,
+                reserved: 0,
+            }),
+            Kind::NeverAccepted => Detail::NeverAccepted(abi::NeverAccepted {
+                listener: 1,
+                accept_wait_ns: 1,
+            }),
+            Kind::Listener => Detail::Listener(abi::Listener {
+                queues: QUEUES,
+                totals: [1; abi::TOTALS],
+                inode: 1,
+                before: 1,
+                reserved: 0,
             }),
         }
     }

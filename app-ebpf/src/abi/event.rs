@@ -19,6 +19,18 @@ macro_rules! for_each_event {
             7 => Accepted "accepted",
             8 => State "state",
             9 => Closed "closed",
+            10 => SynQueued "syn_queued",
+            11 => SynackSent "synack_sent",
+            12 => SynackRetransmitted "synack_retransmitted",
+            13 => CookieSent "cookie_sent",
+            14 => CookieAccepted "cookie_accepted",
+            15 => CookieRejected "cookie_rejected",
+            16 => SynRefused "syn_refused",
+            17 => HalfOpenEnded "half_open_ended",
+            18 => AcceptQueued "accept_queued",
+            19 => AcceptRefused "accept_refused",
+            20 => NeverAccepted "never_accepted",
+            21 => Listener "listener",
         }
     };
 }
@@ -54,7 +66,7 @@ macro_rules! kinds {
 }
 
 /// Slots in a table indexed by the number of a [`Kind`].
-pub const KINDS: usize = 16;
+pub const KINDS: usize = 32;
 
 const _: () = {
     let mut i = 0;
@@ -194,8 +206,10 @@ pub struct Established {}
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
 pub struct Accepted {
-    /// Cookie of the listener, or 0.
-    pub listener: u64,
+    /// The listener, after it.
+    pub queues: Queues,
+    /// Since `accept_queued`, or [`UNKNOWN`].
+    pub accept_wait_ns: u64,
     /// The new file descriptor, or −1.
     pub fd: i32,
     /// Zero.
@@ -245,12 +259,300 @@ pub struct Closed {
     pub reserved: u32,
 }
 
+/// A depth or limit that nobody knows.
+pub const UNKNOWN_DEPTH: u32 = u32::MAX;
+
+/// A listener's two queues at one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Queues {
+    /// Cookie of the listener, or 0.
+    pub listener: u64,
+    /// Requests in the SYN queue: `icsk_accept_queue.qlen`, or [`UNKNOWN_DEPTH`].
+    pub syn_queue: u32,
+    /// How many it takes before a SYN is refused, or [`UNKNOWN_DEPTH`]: `sk_max_ack_backlog`; with SYN cookies off, no
+    /// more than three quarters of `tcp_max_syn_backlog` (`tcp_conn_request`).
+    pub syn_queue_limit: u32,
+    /// Children in the accept queue: `sk_ack_backlog`, or [`UNKNOWN_DEPTH`].
+    pub accept_queue: u32,
+    /// `sk_max_ack_backlog`, or [`UNKNOWN_DEPTH`].
+    pub accept_queue_limit: u32,
+}
+
+impl Queues {
+    /// Nobody knows which listener it was.
+    pub const UNKNOWN: Self = Self {
+        listener: 0,
+        syn_queue: UNKNOWN_DEPTH,
+        syn_queue_limit: UNKNOWN_DEPTH,
+        accept_queue: UNKNOWN_DEPTH,
+        accept_queue_limit: UNKNOWN_DEPTH,
+    };
+}
+
+/// A `request_sock` joined the SYN queue: the connection is half-open.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct SynQueued {
+    /// The listener, with this request.
+    pub queues: Queues,
+}
+
+/// The first SYN-ACK of a half-open connection.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct SynackSent {
+    /// The listener.
+    pub queues: Queues,
+}
+
+/// A SYN-ACK was sent again.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct SynackRetransmitted {
+    /// The listener.
+    pub queues: Queues,
+    /// Since `syn_queued`, or [`UNKNOWN`].
+    pub half_open_ns: u64,
+    /// Which retransmission: 1 is the first (`request_sock.num_retrans` after it).
+    pub retransmit: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// A SYN was answered with a SYN cookie: nothing was queued.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct CookieSent {
+    /// The listener.
+    pub queues: Queues,
+}
+
+/// An ACK brought back a valid SYN cookie, and a child was made of it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct CookieAccepted {
+    /// The listener, before the child is queued.
+    pub queues: Queues,
+}
+
+/// An ACK that was to be a SYN cookie and is none.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct CookieRejected {
+    /// The listener.
+    pub queues: Queues,
+}
+
+/// Why a SYN was refused.
+pub mod refusal {
+    #![allow(missing_docs, reason = "named below")]
+    pub const OTHER: u32 = 0;
+    pub const SYN_QUEUE_FULL: u32 = 1;
+    pub const ACCEPT_QUEUE_FULL: u32 = 2;
+    pub const NO_MEMORY: u32 = 3;
+    /// SYN cookies are off, and the last quarter of `tcp_max_syn_backlog` is kept for peers that are known to be alive.
+    pub const MAX_SYN_BACKLOG: u32 = 4;
+
+    /// Every cause, by its number.
+    pub const NAMES: [&str; 5] = [
+        "other",
+        "syn_queue_full",
+        "accept_queue_full",
+        "no_memory",
+        "max_syn_backlog",
+    ];
+}
+
+/// A SYN was dropped. The kernel frees it as if it had been used up: no drop reason tells of it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct SynRefused {
+    /// The listener as the SYN found it.
+    pub queues: Queues,
+    /// One of [`refusal`].
+    pub cause: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// How a half-open connection ended without a handshake.
+pub mod ending {
+    #![allow(missing_docs, reason = "named below")]
+    /// Not seen; the request is gone.
+    pub const UNKNOWN: u32 = 0;
+    /// No final ACK came for as long as SYN-ACKs were sent again.
+    pub const EXPIRED: u32 = 1;
+    /// The peer sent a RST, or a SYN that does not belong.
+    pub const RESET: u32 = 2;
+    pub const LISTENER_CLOSED: u32 = 3;
+    /// ICMP, `ss --kill`.
+    pub const CANCELLED: u32 = 4;
+    /// The final ACK met a full accept queue, and `tcp_abort_on_overflow` is on.
+    pub const ACCEPT_QUEUE_FULL: u32 = 5;
+
+    /// Every ending, by its number.
+    pub const NAMES: [&str; 6] = [
+        "unknown",
+        "expired",
+        "reset",
+        "listener_closed",
+        "cancelled",
+        "accept_queue_full",
+    ];
+}
+
+/// A half-open connection ended without a handshake.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct HalfOpenEnded {
+    /// The listener, after it.
+    pub queues: Queues,
+    /// Since `syn_queued`, or [`UNKNOWN`].
+    pub half_open_ns: u64,
+    /// One of [`ending`].
+    pub cause: u32,
+    /// SYN-ACKs that were sent; 0 where nobody knows.
+    pub synacks: u32,
+    /// How often its final ACK met a full accept queue.
+    pub refusals: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The child came of a SYN cookie: it never stood in the SYN queue.
+pub const BY_COOKIE: u32 = 1;
+/// TCP Fast Open: the SYN brought a cookie of that kind, and the child was queued before the handshake.
+pub const BY_FASTOPEN: u32 = 2;
+
+/// The handshake is done and the child stands in the accept queue.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct AcceptQueued {
+    /// The listener, with this child.
+    pub queues: Queues,
+    /// Since `syn_queued`, or [`UNKNOWN`].
+    pub half_open_ns: u64,
+    /// `BY_COOKIE`, `BY_FASTOPEN`.
+    pub flags: u32,
+    /// How often its final ACK met a full accept queue before.
+    pub refusals: u32,
+}
+
+/// The kernel ignores the ACK: the peer believes that it is connected, and the SYN-ACK is sent again.
+pub const REFUSED_IGNORED: u32 = 0;
+/// `tcp_abort_on_overflow`: the kernel resets the connection.
+pub const REFUSED_RESET: u32 = 1;
+/// The ACK brought back a SYN cookie; it is ignored.
+pub const REFUSED_COOKIE: u32 = 2;
+
+/// The final ACK of a handshake met a full accept queue: told once for a connection, later ones are counted.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct AcceptRefused {
+    /// The listener.
+    pub queues: Queues,
+    /// Since `syn_queued`, or [`UNKNOWN`].
+    pub half_open_ns: u64,
+    /// One of the `REFUSED_` constants.
+    pub how: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The listener was closed over a child that waited for accept(2).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct NeverAccepted {
+    /// Cookie of the listener, or 0.
+    pub listener: u64,
+    /// Since `accept_queued`, or [`UNKNOWN`].
+    pub accept_wait_ns: u64,
+}
+
+/// What is counted of each listener, and of each network namespace, in the kernel: single events may be lost or held back,
+/// these are not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+#[expect(missing_docs, reason = "named after the events")]
+pub enum Total {
+    SynQueued,
+    CookieSent,
+    CookieAccepted,
+    CookieRejected,
+    /// Five, by [`refusal`].
+    SynRefused,
+    /// Six, by [`ending`].
+    HalfOpenEnded = 9,
+    AcceptQueued = 15,
+    Accepted,
+    /// Each ACK, also the repeated ones.
+    AcceptRefused,
+    NeverAccepted,
+    /// ACKs with a valid cookie, also those that met a full accept queue.
+    CookieReceived,
+    /// SYNs for which cookies were turned on because the SYN queue was full, or always are.
+    CookieMode,
+    /// Connects that failed in the handshake.
+    ConnectFailed,
+}
+
+/// How many [`Total`]s there are.
+pub const TOTALS: usize = 22;
+
+/// A listener's queues, and all that was counted of it so far. Made from the kernel's table, not at a hook.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Listener {
+    /// The listener, when its queues last changed.
+    pub queues: Queues,
+    /// By [`Total`].
+    pub totals: [u64; TOTALS],
+    /// Inode of the socket, or 0.
+    pub inode: u64,
+    /// 1: the listener was there before the trace.
+    pub before: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Listener {
+    /// One figure.
+    #[must_use]
+    pub const fn total(&self, total: Total) -> u64 {
+        self.totals[total as usize]
+    }
+
+    /// SYNs refused for a cause of [`refusal`].
+    #[must_use]
+    pub const fn refused(&self, cause: u32) -> u64 {
+        self.totals[Total::SynRefused as usize + cause as usize]
+    }
+
+    /// Half-open connections that had an ending of [`ending`].
+    #[must_use]
+    pub const fn ended(&self, cause: u32) -> u64 {
+        self.totals[Total::HalfOpenEnded as usize + cause as usize]
+    }
+}
+
 for_each_event!(kinds);
 
 const _: () = {
     assert!(size_of::<Listening>() == 16);
     assert!(size_of::<ConnectFailed>() == 16);
-    assert!(size_of::<Accepted>() == 16);
+    assert!(size_of::<Queues>() == 24);
+    assert!(size_of::<Accepted>() == 40);
+    assert!(size_of::<SynackRetransmitted>() == 40);
+    assert!(size_of::<SynRefused>() == 32);
+    assert!(size_of::<HalfOpenEnded>() == 48);
+    assert!(size_of::<AcceptQueued>() == 40);
+    assert!(size_of::<AcceptRefused>() == 40);
+    assert!(size_of::<NeverAccepted>() == 16);
+    assert!(size_of::<Listener>() == 24 + 8 * TOTALS + 16);
+    assert!(Total::HalfOpenEnded as usize == Total::SynRefused as usize + refusal::NAMES.len());
+    assert!(Total::AcceptQueued as usize == Total::HalfOpenEnded as usize + ending::NAMES.len());
+    assert!(Total::ConnectFailed as usize + 1 == TOTALS);
     assert!(size_of::<State>() == 8);
     assert!(size_of::<Closed>() == 64);
 };

@@ -9,6 +9,14 @@ pub fn state(number: u32) -> &'static str {
     socklife_abi::event::state::name(number).unwrap_or("UNKNOWN")
 }
 
+/// The name at a number of the ABI; what this version does not know is "unknown".
+pub fn numbered(names: &[&'static str], number: u32) -> &'static str {
+    usize::try_from(number)
+        .ok()
+        .and_then(|number| names.get(number).copied())
+        .unwrap_or("unknown")
+}
+
 /// An errno, shown by name, or as its number where it has no common one.
 pub struct Errno(pub u32);
 

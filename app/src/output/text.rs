@@ -9,8 +9,8 @@ use crate::{clock::Clock, event::Event};
 
 /// `255.255.255.255`
 const ADDR: usize = 15;
-/// `connect_failed`
-const EVENT: usize = 14;
+/// `synack_retransmitted`
+const EVENT: usize = 20;
 
 /// Writes columns. An address column grows with the widest address it met.
 pub struct Text {

@@ -1,0 +1,33 @@
+use std::fmt;
+
+use serde::ser::SerializeMap;
+use socklife_abi::event::SynackRetransmitted;
+
+use super::{
+    Describe, FieldDoc, Millis, known,
+    queues::{self, queue_fields},
+};
+
+impl Describe for SynackRetransmitted {
+    const MEANING: &'static str = "A SYN-ACK was sent again: no final ACK came, or it met a full accept queue.";
+    const FIELDS: &'static [FieldDoc] = queue_fields!(
+        ("half_open_ns", "since `syn_queued`"),
+        ("retransmit", "which retransmission; 1 is the first"),
+    );
+
+    fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        queues::json(&self.queues, map)?;
+        if let Some(ns) = known(self.half_open_ns) {
+            map.serialize_entry("half_open_ns", &ns)?;
+        }
+        map.serialize_entry("retransmit", &self.retransmit)
+    }
+
+    fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        write!(out, "no. {}", self.retransmit)?;
+        if let Some(ns) = known(self.half_open_ns) {
+            write!(out, ", half-open for {}", Millis(ns))?;
+        }
+        Ok(())
+    }
+}
