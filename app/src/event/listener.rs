@@ -46,6 +46,7 @@ impl Describe for Listener {
             "half_open_ended_total",
             "half-open connections that ended without a handshake, by cause: an object"
         ),
+        ("inode", "inode of the listening socket"),
         (
             "born",
             "`before`: the listener is older than the trace; absent otherwise"
