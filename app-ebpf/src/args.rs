@@ -48,6 +48,12 @@ pub fn slot(context: &impl EbpfContext, position: u8) -> u64 {
     }
 }
 
+/// The slot of a tracepoint's argument, whose position counts from `__data` on.
+#[inline(always)]
+pub fn tracepoint_slot(context: &impl EbpfContext, position: u8) -> u64 {
+    slot(context, position.wrapping_sub(1))
+}
+
 /// A word of a tracepoint's record: behind 16 bytes `syscalls:sys_enter_*` has the arguments and `sys_exit_*` the result.
 #[inline(always)]
 pub fn record(context: &TracePointContext, offset: usize) -> u64 {

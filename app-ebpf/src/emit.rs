@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
-    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns, bpf_ringbuf_query},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ringbuf_query},
 };
 use socklife_abi::{
     event::{Envelope, HAS_TASK, MAPPED, Payload, Record, UNKNOWN},
@@ -11,8 +11,9 @@ use socklife_abi::{
 
 use crate::{
     lives::{self, Life},
-    maps::{EVENTS, LOST, global},
+    maps::{EVENTS, HELD, LISTENERS, LOST, global},
     mem::Mem,
+    requests::now,
     sock::{Sock, Tuple},
     task::Task,
 };
@@ -35,20 +36,46 @@ impl Subject {
     /// The same for a socket that does not hold its four-tuple itself.
     #[inline(always)]
     pub fn with_tuple<M: Mem>(sock: Sock<M>, tuple: Tuple, via: Program, task: Task) -> Option<Self> {
-        let netns = sock.netns();
+        Self::described(sock.key(), sock.key(), tuple, sock.netns(), via, task, || {
+            M::cookie(sock)
+        })
+    }
+
+    /// The same for a socket that is also shown where its owner, the listener, is.
+    #[inline(always)]
+    pub fn with_owner<M: Mem>(sock: Sock<M>, owner: u64, via: Program, task: Task) -> Option<Self> {
+        Self::described(sock.key(), owner, sock.tuple(), sock.netns(), via, task, || {
+            M::cookie(sock)
+        })
+    }
+
+    /// The same for what no process did and what is no socket yet: the key is that of the socket it belongs to.
+    #[inline(always)]
+    pub fn of(key: u64, tuple: Tuple, netns: u32, via: Program, cookie: impl FnOnce() -> u64) -> Option<Self> {
+        Self::described(key, key, tuple, netns, via, Task::NONE, cookie)
+    }
+
+    #[inline(always)]
+    fn described(
+        key: u64,
+        owner: u64,
+        tuple: Tuple,
+        netns: u32,
+        via: Program,
+        task: Task,
+        cookie: impl FnOnce() -> u64,
+    ) -> Option<Self> {
         if !passes(&tuple, netns) {
             return None;
         }
-        let key = sock.key();
-        // SAFETY: takes no argument.
-        let time_ns = unsafe { bpf_ktime_get_boot_ns() };
+        let time_ns = now();
         let wanted = global!(FILTER.pid);
         let mut shown = true;
         if wanted != 0 {
             if task.pid == wanted {
                 lives::change(key, |life| life.wanted = 1);
             } else {
-                shown = lives::of(key).wanted != 0;
+                shown = lives::of(key).wanted != 0 || (owner != key && lives::of(owner).wanted != 0);
             }
         }
         // SAFETY: takes no argument.
@@ -64,7 +91,7 @@ impl Subject {
             key,
             envelope: Envelope {
                 time_ns,
-                cookie: M::cookie(sock),
+                cookie: cookie(),
                 saddr: tuple.saddr,
                 daddr: tuple.daddr,
                 comm: task.comm,
@@ -83,6 +110,12 @@ impl Subject {
             },
             shown,
         })
+    }
+
+    /// Identity of the socket.
+    #[inline(always)]
+    pub fn key(&self) -> u64 {
+        self.key
     }
 
     /// What is remembered of the socket.
@@ -125,9 +158,79 @@ impl Subject {
 
     /// accept(2) took it. On another CPU that may come before the child is seen established.
     #[inline(always)]
-    pub fn is_accepted(&self) {
+    pub fn is_accepted(&self, listener: u64) {
         // A child that finds no room is counted where it is established.
         lives::change(self.key, |life| life.accepted = 1);
+        // Whose connections are wanted, its listener is.
+        if global!(FILTER.pid) != 0 && self.envelope.pid == global!(FILTER.pid) && listener != 0 {
+            lives::change(listener, |life| life.wanted = 1);
+        }
+    }
+
+    /// A child is put into the accept queue of a listener.
+    #[inline(always)]
+    pub fn is_queued(&self, listener: u64) {
+        let queued_ns = self.envelope.time_ns;
+        lives::begin(self.key, |life| {
+            life.queued = 1;
+            life.listener = listener;
+            if life.queued_ns == 0 {
+                life.queued_ns = queued_ns;
+            }
+        });
+    }
+
+    /// Nanoseconds since it was put into the accept queue, or `UNKNOWN`.
+    #[inline(always)]
+    pub fn waited(&self) -> u64 {
+        match self.life().queued_ns {
+            0 => UNKNOWN,
+            queued_ns => self.envelope.time_ns.saturating_sub(queued_ns),
+        }
+    }
+
+    /// Another task did it.
+    #[inline(always)]
+    pub fn by(&mut self, task: Task) {
+        self.envelope.pid = task.pid;
+        self.envelope.tid = task.tid;
+        self.envelope.uid = task.uid;
+        self.envelope.comm = task.comm;
+        if task.pid != 0 {
+            self.envelope.flags |= HAS_TASK;
+        }
+    }
+
+    /// Sends an event of a listener's SYN path, unless that listener had its share of this second: a flood would drown
+    /// the rest. What is held back is counted.
+    #[inline(always)]
+    pub fn emit_sampled<P: Payload>(&self, listener: u64, payload: P) {
+        if !self.shown || global!(FILTER.events) & (1 << P::KIND as u8) == 0 {
+            return;
+        }
+        let share = global!(CONFIG.sample);
+        if share != 0
+            && let Some(tally) = LISTENERS.get_ptr_mut(listener)
+        {
+            let second = (self.envelope.time_ns >> 30) as u32;
+            // SAFETY: a value of LISTENERS; where two CPUs count at once the share is a little larger.
+            let shown = unsafe {
+                if (*tally).second != second {
+                    (*tally).second = second;
+                    (*tally).shown = 0;
+                }
+                (*tally).shown += 1;
+                (*tally).shown
+            };
+            if shown > share {
+                if let Some(count) = HELD.get_ptr_mut(P::KIND as u32) {
+                    // SAFETY: this CPU's slot.
+                    unsafe { *count += 1 }
+                }
+                return;
+            }
+        }
+        self.emit(payload);
     }
 
     /// Sends an event about this socket, if its kind was asked for.
@@ -204,4 +307,11 @@ fn passes(tuple: &Tuple, netns: u32) -> bool {
     let addr = [global!(FILTER.addr[0]), global!(FILTER.addr[1])];
     let within = |a: [u64; 2]| a[0] & mask[0] == addr[0] && a[1] & mask[1] == addr[1];
     within(tuple.saddr) || within(tuple.daddr)
+}
+
+/// Whether a child of this listener may pass, as far as one can tell before the child has its four-tuple.
+#[inline(always)]
+pub fn may_pass(lport: u16, netns: u32) -> bool {
+    let (want_netns, want_lport) = (global!(FILTER.netns), global!(FILTER.lport));
+    (want_netns == 0 || netns == want_netns) && (want_lport == 0 || lport == want_lport)
 }

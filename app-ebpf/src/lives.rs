@@ -11,6 +11,10 @@ use crate::maps::{LIVES, missed};
 pub struct Life {
     /// When it began; only with `active` or `established`.
     pub birth_ns: u64,
+    /// When this child was put into the accept queue; 0 where nobody knows.
+    pub queued_ns: u64,
+    /// Address of the listener that this is a child of; 0 where nobody knows.
+    pub listener: u64,
     /// This end called connect(2).
     pub active: u8,
     /// This end is a listener's child, and its handshake is done.
@@ -21,19 +25,24 @@ pub struct Life {
     pub attempt: u8,
     /// The task of `--pid` was seen with it.
     pub wanted: u8,
-    pub reserved: [u8; 3],
+    /// `accept_queued` was told.
+    pub queued: u8,
+    pub reserved: [u8; 2],
 }
 
 impl Life {
     /// Nothing is remembered.
     const NONE: Self = Self {
         birth_ns: 0,
+        queued_ns: 0,
+        listener: 0,
         active: 0,
         established: 0,
         accepted: 0,
         attempt: 0,
         wanted: 0,
-        reserved: [0; 3],
+        queued: 0,
+        reserved: [0; 2],
     };
 }
 

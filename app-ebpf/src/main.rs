@@ -13,15 +13,25 @@ mod calls;
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
+mod half_open;
+#[cfg(target_arch = "bpf")]
+mod listeners;
+#[cfg(target_arch = "bpf")]
 mod lives;
 #[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod mem;
 #[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
 mod probes;
 #[cfg(target_arch = "bpf")]
+mod requests;
+#[cfg(target_arch = "bpf")]
 mod sock;
+#[cfg(target_arch = "bpf")]
+mod softirq;
 #[cfg(target_arch = "bpf")]
 mod task;
 

@@ -2,16 +2,17 @@
 
 use aya_ebpf::{
     macros::map,
-    maps::{HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use socklife_abi::{
     config::{Config, Filter},
     counter::{MISSED, Missed},
-    event::KINDS,
+    event::{KINDS, TOTALS},
     kernel::{Args, Offsets, Regs},
+    table::{ListenKey, Listening, Request, RequestKey, Tally},
 };
 
-use crate::lives::Life;
+use crate::{lives::Life, softirq::Softirq};
 
 /// Set by the loader, read-only, frozen before the programs are loaded: the verifier takes the values for constants.
 #[unsafe(no_mangle)]
@@ -42,13 +43,18 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
 
+/// Events of the SYN path that were counted and not sent, because their listener had its share of the second, by kind.
+/// Written by `emit`, summed by user space.
+#[map]
+pub static HELD: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
+
 /// What else was missed, by `Missed`. Written by `missed`, summed by user space.
 #[map]
 pub static MISSED_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MISSED as u32, 0);
 
 /// What must be remembered of a live socket, by the address of its `struct sock`.
 ///
-/// Inserted at connect, established, accept, and where `--pid` recognises a socket; deleted at `tcp_destroy_sock`, which
+/// Inserted at connect, when a child is made, at established, accept, and where `--pid` recognises a socket; deleted at `tcp_destroy_sock`, which
 /// every full TCP sock passes. Full: the event is sent all the same, without its duration, and `Missed::SocketTable`
 /// counts. The loader sets the size.
 #[map]
@@ -73,6 +79,46 @@ pub static CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(16_384, 0
 /// Inserted at entry of the system call, deleted when the listen succeeds; a failed one is overwritten or evicted.
 #[map]
 pub static LISTENS: LruHashMap<u64, Listen> = LruHashMap::with_max_entries(1_024, 0);
+
+/// Half-open connections, by four-tuple.
+///
+/// Inserted when a request joins the SYN queue, and for those that stood there when the trace began; deleted when it
+/// leaves it, whichever way: completed, expired, reset, cancelled, or with its listener. What none of the hooks saw
+/// leave, user space deletes when its timer was silent for longer than a timer can be. Full: `Missed::RequestTable`
+/// counts. The loader sets the size.
+#[map]
+pub static REQUESTS: HashMap<RequestKey, Request> = HashMap::with_max_entries(65_536, 0);
+
+/// What is counted of listeners, by the address of the `struct sock`.
+///
+/// Inserted at LISTEN, at the first event of a listener that is older, and by the snapshot at the start; deleted at
+/// `tcp_destroy_sock`, which sends what was counted. Read by user space. Full: `Missed::ListenerTable` counts.
+#[map]
+pub static LISTENERS: HashMap<u64, Tally> = HashMap::with_max_entries(8_192, 0);
+
+/// Who listens on an address, for hooks that see a packet and no listener. As `LISTENERS`.
+#[map]
+pub static LISTENING: HashMap<ListenKey, Listening> = HashMap::with_max_entries(8_192, 0);
+
+/// What is counted of network namespaces, by inode: of listeners that are gone, or that nobody knows, too.
+///
+/// Inserted at a namespace's first count, never deleted. Read by user space. Full: `Missed::ListenerTable` counts.
+#[map]
+pub static NAMESPACES: HashMap<u32, [u64; TOTALS]> = HashMap::with_max_entries(4_096, 0);
+
+/// The listener that a thread is closing.
+///
+/// Inserted at LISTEN → CLOSE, deleted when the listener is destroyed a moment later, in the same thread.
+#[map]
+pub static CLOSING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1_024, 0);
+
+/// What one hook on the SYN path leaves for the next on the same CPU.
+#[map]
+pub static SOFTIRQ: PerCpuArray<Softirq> = PerCpuArray::with_max_entries(1, 0);
+
+/// What was learnt of the kernel: see `Learnt`.
+#[map]
+pub static LEARNT: Array<u64> = Array::with_max_entries(1, 0);
 
 /// See `CALLS`.
 #[derive(Clone, Copy)]

@@ -23,8 +23,14 @@ pub trait Mem: Copy {
     /// The full TCP sock behind a `struct sock`, which may be null, another protocol's, or an MPTCP msk.
     fn tcp(sk: *const u8) -> Option<Sock<Self>>;
 
-    /// The socket cookie; makes one where this kernel and program type let us.
-    fn cookie(sock: Sock<Self>) -> u64;
+    /// The cookie of a sock or `request_sock`; makes one where this kernel and program type let us.
+    fn cookie_of(sock: Obj<Self>) -> u64;
+
+    /// The socket cookie.
+    #[inline(always)]
+    fn cookie(sock: Sock<Self>) -> u64 {
+        Self::cookie_of(sock.0)
+    }
 }
 
 /// Loads that the verifier checks against BTF: `tp_btf`, fentry, fexit.
@@ -53,12 +59,12 @@ impl Mem for Direct {
     }
 
     #[inline(always)]
-    fn cookie(sock: Sock<Self>) -> u64 {
+    fn cookie_of(sock: Obj<Self>) -> u64 {
         if global!(CONFIG.cookie_helper) != 0 {
             // SAFETY: a typed sock.
-            unsafe { bpf_get_socket_cookie(sock.0.ptr().cast_mut().cast()) }
+            unsafe { bpf_get_socket_cookie(sock.ptr().cast_mut().cast()) }
         } else {
-            sock.0.get(off!(cookie))
+            sock.get(off!(cookie))
         }
     }
 }
@@ -85,8 +91,8 @@ impl Mem for Probe {
     }
 
     #[inline(always)]
-    fn cookie(sock: Sock<Self>) -> u64 {
-        sock.0.get(off!(cookie))
+    fn cookie_of(sock: Obj<Self>) -> u64 {
+        sock.get(off!(cookie))
     }
 }
 
@@ -120,6 +126,12 @@ impl<M: Mem> Obj<M> {
         }
         // SAFETY: `read` answers for the address.
         unsafe { M::read(self.0.add(field.bytes() as usize + bytes).cast()) }
+    }
+
+    /// The object that has this one at that field.
+    #[inline(always)]
+    pub fn back(self, field: Off<u64>) -> Self {
+        Self::new(self.0.wrapping_sub(field.bytes() as usize))
     }
 
     /// The object that a field points to.

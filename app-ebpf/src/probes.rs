@@ -1,8 +1,13 @@
 //! The parts of a socket's life.
 
 mod accept;
+mod accept_queue;
 mod bind;
 mod connect;
 mod cookie;
 mod listen;
+mod snapshot;
 mod state;
+mod syn;
+mod syn_cookie;
+mod syn_queue;

@@ -1,15 +1,23 @@
 //! The one place that reads kernel sockets.
 
-use socklife_abi::event::state;
+use aya_ebpf::helpers::generated::bpf_jiffies64;
+use socklife_abi::event::{Queues, state};
 
-use crate::mem::{Mem, Obj, Probe, off};
+use crate::{
+    maps::global,
+    mem::{Mem, Obj, Probe, off},
+};
 
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_MPTCP: u16 = 262;
+/// `enum sock_flags`: no process has it, and none will (`sock_orphan`).
+const SOCK_DEAD: u64 = 1;
 /// `enum sock_flags`: tcp_fin() sets it.
 const SOCK_DONE: u64 = 1 << 1;
+/// `TCP_SYNCOOKIE_VALID`, in seconds.
+const COOKIE_VALID: u32 = 120;
 
 /// A full TCP sock: not a `request_sock`, a timewait sock, or MPTCP's msk.
 #[derive(Clone, Copy)]
@@ -124,6 +132,161 @@ impl<M: Mem> Sock<M> {
     #[inline(always)]
     pub fn is_mptcp(self) -> bool {
         self.0.get(off!(is_mptcp)) != 0
+    }
+
+    /// A listener's queues.
+    #[inline(always)]
+    pub fn queues(self) -> Queues {
+        let limit = self.0.get(off!(max_ack_backlog));
+        let net = self.0.follow(off!(net));
+        let syn_queue_limit = if net.get(off!(net_syncookies)) == 0 {
+            let backlog = net.get(off!(net_max_syn_backlog));
+            limit.min(backlog - (backlog >> 2))
+        } else {
+            limit
+        };
+        Queues {
+            listener: M::cookie(self),
+            syn_queue: self.0.get(off!(syn_queue)),
+            syn_queue_limit,
+            accept_queue: self.0.get(off!(ack_backlog)),
+            accept_queue_limit: limit,
+        }
+    }
+
+    /// `net.ipv4.tcp_syncookies`.
+    #[inline(always)]
+    pub fn syncookies(self) -> u8 {
+        self.0.follow(off!(net)).get(off!(net_syncookies))
+    }
+
+    /// Whether this listener sent SYN cookies lately, so that an ACK may bring one back (`tcp_synq_no_recent_overflow`).
+    #[inline(always)]
+    pub fn sent_cookies(self) -> bool {
+        let hz = global!(CONFIG.hz);
+        let group = self.0.follow(off!(reuseport));
+        let last = if group.ptr().is_null() {
+            self.0.get(off!(overflow))
+        } else {
+            group.get(off!(reuseport_overflow))
+        };
+        // SAFETY: takes no argument.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        now.wrapping_sub(last.wrapping_sub(hz)) <= (COOKIE_VALID + 1) * hz
+    }
+
+    /// Inode of the socket, or 0.
+    #[inline(always)]
+    pub fn inode(self) -> u64 {
+        let socket = self.0.follow(off!(socket)).ptr();
+        if socket.is_null() {
+            return 0;
+        }
+        // The file system's part stands around it (`struct socket_alloc`).
+        let start = Obj::<Probe>::new(socket).back(off!(socket_struct));
+        start.get(off!(socket_inode))
+    }
+
+    /// A child that nobody accepted yet.
+    #[inline(always)]
+    pub fn waits_for_accept(self) -> bool {
+        self.state() != state::LISTEN
+            && self.0.follow(off!(socket)).ptr().is_null()
+            && self.0.get(off!(flags)) & SOCK_DEAD == 0
+    }
+
+    /// The request of a child that TCP Fast Open made, or null.
+    #[inline(always)]
+    pub fn fastopen(self) -> u64 {
+        self.0.get(off!(fastopen_req))
+    }
+}
+
+/// Whether the accept queue takes no more (`sk_acceptq_is_full`).
+#[inline(always)]
+pub fn accept_queue_is_full(queues: &Queues) -> bool {
+    queues.accept_queue > queues.accept_queue_limit
+}
+
+/// A `request_sock`: a half-open connection.
+#[derive(Clone, Copy)]
+pub struct Req<M>(pub Obj<M>);
+
+impl<M: Mem> Req<M> {
+    /// Identity: the address.
+    #[inline(always)]
+    pub fn key(self) -> u64 {
+        self.0.ptr() as u64
+    }
+
+    #[inline(always)]
+    pub fn cookie(self) -> u64 {
+        M::cookie_of(self.0)
+    }
+
+    #[inline(always)]
+    pub fn netns(self) -> u32 {
+        self.0.follow(off!(net)).get(off!(net_inum))
+    }
+
+    /// SYN-ACKs that were sent again.
+    #[inline(always)]
+    pub fn retransmits(self) -> u32 {
+        u32::from(self.0.get(off!(req_retrans)))
+    }
+
+    /// Whether it stands in the SYN queue. What leaves it is unhashed, and its memory is not given back at once
+    /// (`SLAB_TYPESAFE_BY_RCU`).
+    #[inline(always)]
+    pub fn is_queued(self) -> bool {
+        self.0.get(off!(hashed)) != 0
+    }
+
+    /// `v6` where the listener is an IPv6 socket.
+    #[inline(always)]
+    pub fn tuple(self, v6: bool) -> Tuple {
+        let sport = self.0.get(off!(num));
+        let dport = u16::from_be(self.0.get(off!(dport)));
+        // `skc_family` is the listener's; what is on the wire its operations know.
+        if self.0.follow(off!(req_ops)).get(off!(req_family)) == u32::from(AF_INET6) {
+            Tuple {
+                saddr: [self.0.get(off!(saddr6)), self.0.get_at(off!(saddr6), 8)],
+                daddr: [self.0.get(off!(daddr6)), self.0.get_at(off!(daddr6), 8)],
+                sport,
+                dport,
+                family: 6,
+                mapped: false,
+            }
+        } else {
+            Tuple {
+                saddr: v4(self.0.get(off!(saddr4))),
+                daddr: v4(self.0.get(off!(daddr4))),
+                sport,
+                dport,
+                family: 4,
+                mapped: v6,
+            }
+        }
+    }
+}
+
+impl Req<Probe> {
+    /// The request that a timer belongs to.
+    #[inline(always)]
+    pub fn of_timer(timer: u64) -> Self {
+        Self(Obj::new(timer as *const u8).back(off!(req_timer)))
+    }
+
+    /// Its listener.
+    #[inline(always)]
+    pub fn listener(self) -> u64 {
+        self.0.follow(off!(listener)).ptr() as u64
+    }
+
+    /// The function that its timer calls.
+    #[inline(always)]
+    pub fn timer_function(self) -> u64 {
+        self.0.get_at(off!(timer_function), off!(req_timer).bytes() as usize)
     }
 }
 

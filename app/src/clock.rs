@@ -85,6 +85,17 @@ pub fn boot_ns() -> u64 {
     u64::try_from(read(libc::CLOCK_BOOTTIME)).unwrap_or(0)
 }
 
+/// How often the kernel's clock ticks: the coarse clocks go by it.
+pub fn ticks_per_second() -> u32 {
+    let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: a valid clock and a valid place for its resolution.
+    unsafe { libc::clock_getres(libc::CLOCK_REALTIME_COARSE, &raw mut tick) };
+    match u32::try_from(tick.tv_nsec) {
+        Ok(ns @ 1..) => 1_000_000_000 / ns,
+        _ => 1000,
+    }
+}
+
 fn offset() -> i128 {
     read(libc::CLOCK_REALTIME) - read(libc::CLOCK_BOOTTIME)
 }

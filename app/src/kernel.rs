@@ -10,6 +10,8 @@ mod losses;
 mod object;
 mod privilege;
 mod probe_log;
+mod snapshot;
+mod tables;
 mod tracefs;
 mod tracer;
 

@@ -55,11 +55,15 @@ pub struct Config {
     pub nr_accept: u32,
     /// Number of `accept4` on this architecture.
     pub nr_accept4: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// How many events of one listener's SYN path are shown one by one in a second; 0: all.
+    pub sample: u32,
+    /// Ticks of the kernel's clock (`jiffies`) in a second.
+    pub hz: u32,
+    /// `SKB_DROP_REASON_TCP_FLAGS`, or 0 where this kernel has none.
+    pub reason_tcp_flags: u32,
 }
 
-const _: () = assert!(size_of::<Config>() == 24);
+const _: () = assert!(size_of::<Config>() == 32);
 
 impl Config {
     /// Nothing is set.
@@ -68,6 +72,8 @@ impl Config {
         cookie_helper: 0,
         nr_accept: 0,
         nr_accept4: 0,
-        reserved: 0,
+        sample: 0,
+        hz: 0,
+        reason_tcp_flags: 0,
     };
 }

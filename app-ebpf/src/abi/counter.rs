@@ -9,11 +9,20 @@ pub enum Missed {
     SocketTable = 0,
     /// A call that was entered could not be remembered until it returned: its event is lost.
     CallTable = 1,
+    /// The table of half-open connections is full: how long further ones stay in the SYN queue is unknown.
+    RequestTable = 2,
+    /// The table of listeners is full: what happens to further ones is told, but not counted.
+    ListenerTable = 3,
 }
 
 impl Missed {
     /// Every counter.
-    pub const ALL: &'static [Self] = &[Self::SocketTable, Self::CallTable];
+    pub const ALL: &'static [Self] = &[
+        Self::SocketTable,
+        Self::CallTable,
+        Self::RequestTable,
+        Self::ListenerTable,
+    ];
 
     /// The name in output.
     #[must_use]
@@ -21,6 +30,8 @@ impl Missed {
         match self {
             Self::SocketTable => "socket_table_full",
             Self::CallTable => "call_table_full",
+            Self::RequestTable => "request_table_full",
+            Self::ListenerTable => "listener_table_full",
         }
     }
 }

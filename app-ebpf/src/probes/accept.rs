@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
 use socklife_abi::{
-    event::{Accepted, state},
+    event::{Accepted, Queues, Total, state},
     program::Program,
 };
 
@@ -13,6 +13,7 @@ use crate::{
     args::{Registers, arg, record, slot},
     calls::{enter, leave},
     emit::Subject,
+    listeners,
     maps::global,
     mem::{Direct, Mem, Probe},
     sock::Sock,
@@ -20,15 +21,36 @@ use crate::{
 };
 
 #[inline(always)]
-fn accepted<M: Mem>(child: Sock<M>, listener: u64, fd: i32, via: Program) {
-    if let Some(subject) = Subject::new(child, via, Task::current()) {
-        subject.is_accepted();
-        subject.emit(Accepted {
-            listener,
-            fd,
-            reserved: 0,
-        });
+fn accepted<M: Mem, L: Mem>(child: Sock<M>, listener: Option<Sock<L>>, fd: i32, via: Program) {
+    let Some(subject) = Subject::new(child, via, Task::current()) else {
+        return;
+    };
+    match listener {
+        Some(listener) => taken(&subject, listener.key(), listeners::queues(listener), fd),
+        None => remembered(&subject, fd),
     }
+}
+
+/// By the listener that the child is remembered to come from.
+#[inline(always)]
+fn remembered(subject: &Subject, fd: i32) {
+    let listener = subject.life().listener;
+    match Probe::tcp(listener as *const u8) {
+        Some(sock) if sock.state() == state::LISTEN => taken(subject, listener, listeners::queues(sock), fd),
+        _ => taken(subject, 0, Queues::UNKNOWN, fd),
+    }
+}
+
+#[inline(always)]
+fn taken(subject: &Subject, listener: u64, queues: Queues, fd: i32) {
+    subject.is_accepted(listener);
+    listeners::count_one(listener, subject.envelope.netns, Total::Accepted);
+    subject.emit(Accepted {
+        queues,
+        accept_wait_ns: subject.waited(),
+        fd,
+        reserved: 0,
+    });
 }
 
 #[fexit(function = "inet_csk_accept")]
@@ -37,10 +59,7 @@ pub fn accept_fexit(context: FExitContext) -> i32 {
     let Some(child) = Direct::tcp(slot(&context, arg!(accept_ret)) as *const u8) else {
         return 0;
     };
-    let listener = match Direct::tcp(slot(&context, arg!(accept_sk)) as *const u8) {
-        Some(listener) => Direct::cookie(listener),
-        None => 0,
-    };
+    let listener = Direct::tcp(slot(&context, arg!(accept_sk)) as *const u8);
     accepted(child, listener, -1, Program::AcceptFexit);
     0
 }
@@ -57,18 +76,18 @@ pub fn accept_kretprobe(context: RetProbeContext) -> u32 {
     let Some(child) = Probe::tcp(Registers::of(&context).returned() as *const u8) else {
         return 0;
     };
-    let listener = Probe::tcp(listener as *const u8).map_or(0, Probe::cookie);
+    let listener = Probe::tcp(listener as *const u8);
     accepted(child, listener, -1, Program::AcceptKretprobe);
     0
 }
 
-/// The cookie of the listener behind the descriptor that the system call named.
+/// The listener behind the descriptor that the system call named.
 #[inline(always)]
-fn listener_of(fd: u64) -> u64 {
+fn listener_of(fd: u64) -> Option<Sock<Probe>> {
     match sock_of_fd(fd) {
-        Some(listener) if listener.state() == state::LISTEN => Probe::cookie(listener),
+        Some(listener) if listener.state() == state::LISTEN => Some(listener),
         // Closed meanwhile, or a 32-bit caller, whose arguments are elsewhere.
-        _ => 0,
+        _ => None,
     }
 }
 
@@ -88,7 +107,7 @@ pub fn accept_tp(context: TracePointContext) -> u32 {
     if fd >= 0
         && let Some(child) = sock_of_fd(fd as u64)
     {
-        let listener = listener.map_or(0, |call| listener_of(call.object));
+        let listener = listener.and_then(|call| listener_of(call.object));
         accepted(child, listener, fd as i32, Program::AcceptTp);
     }
     0
@@ -129,13 +148,8 @@ fn late<M: Mem>(sk: u64, via: Program) {
         return;
     };
     let life = subject.life();
-    if life.established != 0 && life.accepted == 0 {
-        subject.is_accepted();
-        subject.emit(Accepted {
-            listener: 0,
-            fd: -1,
-            reserved: 0,
-        });
+    if (life.established | life.queued) != 0 && life.accepted == 0 {
+        remembered(&subject, -1);
     }
 }
 

@@ -11,10 +11,12 @@ use aya_ebpf::{
 };
 
 /// `BPF_SOCK_OPS_…_CB` (`include/uapi/linux/bpf.h`).
-const TIMEOUT_INIT: u32 = 1;
+pub const TIMEOUT_INIT: u32 = 1;
+pub const RWND_INIT: u32 = 2;
 pub const TCP_CONNECT: u32 = 3;
 const ACTIVE_ESTABLISHED: u32 = 4;
-const PASSIVE_ESTABLISHED: u32 = 5;
+pub const PASSIVE_ESTABLISHED: u32 = 5;
+pub const NEEDS_ECN: u32 = 6;
 pub const TCP_LISTEN: u32 = 11;
 
 #[cgroup_sock(sock_create)]

@@ -12,6 +12,7 @@ use crate::{
     args::{Registers, arg, record, slot},
     calls::{enter, leave},
     emit::Subject,
+    listeners,
     maps::{LISTENS, Listen, missed},
     mem::{Direct, Mem, Obj, Probe, off},
     probes::cookie::TCP_LISTEN,
@@ -35,6 +36,7 @@ fn listening<M: Mem>(sock: Option<Sock<M>>, asked: Option<i32>, via: Program, ta
     let Some(sock) = sock else { return };
     let backlog = sock.0.get(off!(max_ack_backlog));
     if let Some(subject) = Subject::new(sock, via, task) {
+        listeners::note(sock, false);
         subject.emit(Listening {
             backlog_asked: asked.unwrap_or(0),
             asked_known: u32::from(asked.is_some()),

@@ -9,19 +9,20 @@ use aya_ebpf::{
 use socklife_abi::{
     event::{
         CAUSE_CLOSED_BY_CALLER, CAUSE_DISCONNECTED, CAUSE_ERRNO, CAUSE_UNKNOWN, Closed, ConnectFailed, Connected,
-        Established, FIN_RECEIVED, State, UNKNOWN, state,
+        Established, FIN_RECEIVED, Kind, NeverAccepted, State, Total, UNKNOWN, state,
     },
     program::Program,
 };
 
 use crate::{
     args::slot,
-    emit::Subject,
-    lives,
-    maps::TOLD,
+    emit::{Subject, may_pass},
+    listeners, lives,
+    maps::{CLOSING, TOLD, global},
     mem::{Direct, Mem, Probe, off},
+    requests::now,
     sock::Sock,
-    task::Task,
+    task::{Task, thread},
 };
 
 /// Both directions shut: `tcp_close` did it.
@@ -38,20 +39,21 @@ enum Turn {
 
 #[inline(always)]
 fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Turn) {
-    // The child is being cloned: up to 6.12 it still wears the listener's four-tuple and cookie.
-    if oldstate == state::LISTEN && newstate == state::SYN_RECV {
-        return;
-    }
     let Some(sock) = M::tcp(sk as *const u8) else {
         return;
     };
+    // The child is being cloned: up to 6.12 it still wears the listener's four-tuple and cookie.
+    if oldstate == state::LISTEN && newstate == state::SYN_RECV {
+        cloned(sock);
+        return;
+    }
     let change = u64::from(oldstate) << 32 | u64::from(newstate);
     if turn == Turn::Second && told(sock.key(), change) {
         return;
     }
     let owned = sock.owned_by_user();
     let task = if owned { Task::current() } else { Task::NONE };
-    let Some(subject) = Subject::new(sock, via, task) else {
+    let Some(mut subject) = Subject::new(sock, via, task) else {
         return;
     };
     // Without room for the note it is left to the second program.
@@ -59,6 +61,9 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Tu
         return;
     }
     subject.emit(State { oldstate, newstate });
+    if newstate == state::CLOSE {
+        listener_closes(&mut subject, oldstate, owned);
+    }
     match (oldstate, newstate) {
         (state::SYN_SENT, state::ESTABLISHED) => subject.emit(Connected {
             handshake_ns: subject.age(),
@@ -78,6 +83,50 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Tu
         (_, state::CLOSE) => closed(&subject, sock, oldstate),
         _ => {}
     }
+}
+
+/// A child is made, and a moment later it is in the accept queue: where no function can be hooked there, another CPU may
+/// accept it before anyone has noted when that was.
+#[inline(always)]
+fn cloned<M: Mem>(child: Sock<M>) {
+    const WAITS: u64 = 1 << Kind::Accepted as u8 | 1 << Kind::NeverAccepted as u8;
+    if global!(FILTER.events) & WAITS != 0 && may_pass(child.0.get(off!(num)), child.netns()) {
+        let queued_ns = now();
+        lives::begin(child.key(), |life| {
+            if life.queued_ns == 0 {
+                life.queued_ns = queued_ns;
+            }
+        });
+    }
+}
+
+/// A listener that is closed takes what waits for accept(2) with it, in the same thread, one after the other
+/// (`inet_csk_listen_stop`).
+#[inline(always)]
+fn listener_closes(subject: &mut Subject, oldstate: u32, owned: bool) {
+    if oldstate == state::LISTEN {
+        if owned {
+            // One that finds no room takes the place of the oldest.
+            let _ = CLOSING.insert(thread(), subject.key(), 0);
+        }
+        return;
+    }
+    let life = subject.life();
+    if life.queued == 0 || life.accepted != 0 || life.listener == 0 {
+        return;
+    }
+    // SAFETY: a word.
+    if unsafe { CLOSING.get(thread()) }.copied() != Some(life.listener) {
+        return;
+    }
+    let nobody = subject.envelope;
+    subject.by(Task::current());
+    listeners::count_one(life.listener, subject.envelope.netns, Total::NeverAccepted);
+    subject.emit(NeverAccepted {
+        listener: Probe::tcp(life.listener as *const u8).map_or(0, Probe::cookie),
+        accept_wait_ns: subject.waited(),
+    });
+    subject.envelope = nobody;
 }
 
 /// Whether the first program told of this change. The socket is locked: no other change of it comes in between.
@@ -104,6 +153,9 @@ fn connect_ended<M: Mem>(subject: &Subject, sock: Sock<M>, owned: bool) {
     } else {
         CAUSE_UNKNOWN
     };
+    if errno != 0 {
+        listeners::count_one(0, subject.envelope.netns, Total::ConnectFailed);
+    }
     subject.emit(ConnectFailed {
         elapsed_ns: subject.age(),
         errno,
@@ -163,30 +215,35 @@ fn entered<M: Mem>(context: &impl EbpfContext, via: Program, turn: Turn) -> i32 
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn destroy_tp_btf(context: BtfTracePointContext) -> i32 {
-    destroyed(context.as_ptr().cast())
+    destroyed(context.as_ptr().cast(), Program::DestroyTpBtf)
 }
 
 #[btf_tracepoint(function = "tcp_destroy_sock")]
 pub fn destroy_tp_btf_second(context: BtfTracePointContext) -> i32 {
-    destroyed(context.as_ptr().cast())
+    destroyed(context.as_ptr().cast(), Program::DestroyTpBtfSecond)
 }
 
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub fn destroy_raw_tp(context: RawTracePointContext) -> i32 {
-    destroyed(context.as_ptr().cast())
+    destroyed(context.as_ptr().cast(), Program::DestroyRawTp)
 }
 
 #[raw_tracepoint(tracepoint = "tcp_destroy_sock")]
 pub fn destroy_raw_tp_second(context: RawTracePointContext) -> i32 {
-    destroyed(context.as_ptr().cast())
+    destroyed(context.as_ptr().cast(), Program::DestroyRawTpSecond)
 }
 
 /// Twice for the reason that [`Turn`] tells; to forget twice does no harm.
 #[inline(always)]
-fn destroyed(arguments: *const u64) -> i32 {
+fn destroyed(arguments: *const u64, via: Program) -> i32 {
     // SAFETY: the tracepoint's one argument.
     let key = unsafe { arguments.read_volatile() };
     let _ = TOLD.remove(key);
+    listeners::forget(key, via);
     lives::forget(key);
+    // SAFETY: a word.
+    if unsafe { CLOSING.get(thread()) }.copied() == Some(key) {
+        let _ = CLOSING.remove(thread());
+    }
     0
 }

@@ -81,6 +81,7 @@ impl TraceArgs {
             class: self.hooks,
             ring_bytes: self.ring_buffer * 1024,
             max_sockets: self.max_sockets,
+            ..Wanted::default()
         })
     }
 }

@@ -58,7 +58,7 @@ struct Type {
 }
 
 impl Btf {
-    /// Parses BTF and indexes these structures and functions: an index of everything costs 20 times as much.
+    /// Parses BTF and indexes these structures (or enumerations) and functions: an index of everything costs 20 times as much.
     pub fn parse(data: Vec<u8>, structs: &[&str], functions: &[&str]) -> Result<Self> {
         let header = data.get(..24).context("BTF is shorter than its header")?;
         let word =
@@ -87,7 +87,7 @@ impl Btf {
             let number = u32::try_from(btf.types.len())?;
             let ty = btf.describe(at)?;
             match ty.kind {
-                STRUCT | UNION => btf.index(at, number, structs, true)?,
+                STRUCT | UNION | ENUM => btf.index(at, number, structs, true)?,
                 FUNC => btf.index(at, number, functions, false)?,
                 _ => {}
             }
@@ -175,6 +175,21 @@ impl Btf {
             .map(|i| Ok(self.string(self.word(proto.details + i * 8)?)?.to_owned()))
             .collect::<Result<_>>()
             .map(Some)
+    }
+
+    /// The number behind a name of an enumeration; `None` where this kernel has none.
+    pub fn enumerator(&self, of: &str, name: &str) -> Result<Option<u32>> {
+        let Some(&number) = self.structs.get(of) else {
+            return Ok(None);
+        };
+        let ty = self.ty(number)?;
+        for i in 0..ty.vlen as usize {
+            let at = ty.details + i * 8;
+            if self.string(self.word(at)?)? == name {
+                return Ok(Some(self.word(at + 4)?));
+            }
+        }
+        Ok(None)
     }
 
     /// Whether this kernel has the function.

@@ -58,7 +58,7 @@ pub fn ask(netns: u32) {
 }
 
 /// The network namespaces that threads live in, and those that `ip netns` keeps.
-fn namespaces(wanted: u32) -> Vec<File> {
+pub fn namespaces(wanted: u32) -> Vec<File> {
     let mut found = HashMap::new();
     let processes = entries("/proc".as_ref());
     let threads = processes.flat_map(|process| entries(&process.join("task")));

@@ -46,6 +46,8 @@ pub enum At {
     PostBind4,
     /// bind(2) of an IPv6 socket, at the root cgroup.
     PostBind6,
+    /// A walk over the kernel's objects of a kind, when it is asked for.
+    Iter(&'static str),
 }
 
 impl At {
@@ -60,7 +62,8 @@ impl At {
             | Self::SockOps
             | Self::SockCreate
             | Self::PostBind4
-            | Self::PostBind6 => None,
+            | Self::PostBind6
+            | Self::Iter(_) => None,
         }
     }
 }
@@ -79,6 +82,7 @@ impl fmt::Display for At {
             Self::SockCreate => f.write_str("cgroup:sock_create"),
             Self::PostBind4 => f.write_str("cgroup:post_bind4"),
             Self::PostBind6 => f.write_str("cgroup:post_bind6"),
+            Self::Iter(target) => write!(f, "iter:{target}"),
         }
     }
 }
@@ -143,6 +147,38 @@ impl Row {
 
 const ANY: &[Class] = &[Fentry, Kprobe, Tracepoint];
 
+/// What comes of the SYN queue. The rows of it leave notes for one another: each event needs them all.
+const SYN_QUEUE: &[Kind] = &[
+    Kind::SynQueued,
+    Kind::SynackSent,
+    Kind::SynackRetransmitted,
+    Kind::CookieSent,
+    Kind::CookieAccepted,
+    Kind::CookieRejected,
+    Kind::SynRefused,
+    Kind::HalfOpenEnded,
+    Kind::AcceptQueued,
+    Kind::AcceptRefused,
+    Kind::Listener,
+];
+
+/// What needs to know since when a child waits for accept(2), and at whose listener.
+const INTO_ACCEPT_QUEUE: &[Kind] = &[
+    Kind::SynQueued,
+    Kind::SynackSent,
+    Kind::SynackRetransmitted,
+    Kind::CookieSent,
+    Kind::CookieAccepted,
+    Kind::CookieRejected,
+    Kind::SynRefused,
+    Kind::HalfOpenEnded,
+    Kind::AcceptQueued,
+    Kind::AcceptRefused,
+    Kind::Listener,
+    Kind::Accepted,
+    Kind::NeverAccepted,
+];
+
 macro_rules! rung {
     ($classes:expr; $($program:ident @ $at:expr),+ $(,)?) => {
         Rung { classes: $classes, hooks: &[$(Hook { program: Program::$program, at: $at }),+] }
@@ -204,7 +240,20 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "listen()",
-        feeds: &[Kind::Listening],
+        feeds: &[
+            Kind::Listening,
+            Kind::SynQueued,
+            Kind::SynackSent,
+            Kind::SynackRetransmitted,
+            Kind::CookieSent,
+            Kind::CookieAccepted,
+            Kind::CookieRejected,
+            Kind::SynRefused,
+            Kind::HalfOpenEnded,
+            Kind::AcceptQueued,
+            Kind::AcceptRefused,
+            Kind::Listener,
+        ],
         need: Need::Required,
         doubled: false,
         rungs: &[
@@ -254,7 +303,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "accept()",
-        feeds: &[Kind::Accepted],
+        feeds: &[Kind::Accepted, Kind::NeverAccepted, Kind::Listener],
         need: Need::Required,
         doubled: false,
         rungs: &[
@@ -271,7 +320,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "accept() that was waiting already",
-        feeds: &[Kind::Accepted],
+        feeds: &[Kind::Accepted, Kind::NeverAccepted, Kind::Listener],
         need: Need::Optional,
         doubled: false,
         rungs: &[
@@ -283,6 +332,127 @@ pub const TABLE: &[Row] = &[
                 hooks: &[],
             },
         ],
+    },
+    Row {
+        name: "a SYN and what becomes of it",
+        feeds: SYN_QUEUE,
+        need: Need::Required,
+        doubled: false,
+        rungs: &[
+            rung!(&[Fentry];
+                SynFexit @ At::Fexit("tcp_conn_request"), SynAllocFexit @ At::Fexit("inet_reqsk_alloc"),
+                SynackFentry @ At::Fentry("tcp_make_synack"), SynFentry @ At::Fentry("tcp_conn_request")),
+            rung!(&[Kprobe];
+                SynKretprobe @ At::Kretprobe("tcp_conn_request"), SynAllocKretprobe @ At::Kretprobe("inet_reqsk_alloc"),
+                SynackKprobe @ At::Kprobe("tcp_make_synack"), SynKprobe @ At::Kprobe("tcp_conn_request")),
+            rung!(&[Tracepoint]; SynConsumedTpBtf @ At::TpBtf("consume_skb")),
+        ],
+    },
+    Row {
+        name: "into the SYN queue",
+        feeds: SYN_QUEUE,
+        need: Need::Required,
+        doubled: false,
+        rungs: &[
+            rung!(&[Fentry]; SynQueueFexit @ At::Fexit("inet_csk_reqsk_queue_hash_add")),
+            rung!(&[Kprobe];
+                SynQueueKretprobe @ At::Kretprobe("inet_csk_reqsk_queue_hash_add"),
+                SynQueueKprobe @ At::Kprobe("inet_csk_reqsk_queue_hash_add")),
+            rung!(&[Tracepoint]; SynQueueSockOps @ At::SockOps),
+        ],
+    },
+    Row {
+        name: "a SYN-ACK again",
+        feeds: SYN_QUEUE,
+        need: Need::Optional,
+        doubled: false,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint]; SynackAgainTpBtf @ At::TpBtf("tcp_retransmit_synack")),
+            rung!(&[Kprobe]; SynackAgainRawTp @ At::RawTp("tcp_retransmit_synack")),
+        ],
+    },
+    Row {
+        name: "from the SYN queue: time is up",
+        feeds: SYN_QUEUE,
+        need: Need::Required,
+        doubled: false,
+        rungs: &[
+            rung!(&[Fentry];
+                TimerFexit @ At::Fexit("reqsk_timer_handler"), TimerFentry @ At::Fentry("reqsk_timer_handler")),
+            rung!(&[Kprobe];
+                TimerKretprobe @ At::Kretprobe("reqsk_timer_handler"), TimerKprobe @ At::Kprobe("reqsk_timer_handler")),
+            rung!(&[Tracepoint];
+                TimerExitRawTp @ At::RawTp("timer_expire_exit"), TimerRawTp @ At::RawTp("timer_expire_entry")),
+        ],
+    },
+    Row {
+        name: "from the SYN queue: by a segment",
+        feeds: SYN_QUEUE,
+        need: Need::Required,
+        doubled: false,
+        rungs: &[
+            rung!(&[Fentry]; CheckFexit @ At::Fexit("tcp_check_req"), CheckFentry @ At::Fentry("tcp_check_req")),
+            rung!(&[Kprobe]; CheckKretprobe @ At::Kretprobe("tcp_check_req"), CheckKprobe @ At::Kprobe("tcp_check_req")),
+            rung!(&[Tracepoint]; DroppedTpBtf @ At::TpBtf("kfree_skb")),
+        ],
+    },
+    Row {
+        name: "from the SYN queue: taken out",
+        feeds: SYN_QUEUE,
+        need: Need::Optional,
+        doubled: false,
+        rungs: &[
+            rung!(&[Fentry];
+                RemovedFentry @ At::Fentry("inet_csk_reqsk_queue_drop"),
+                RemovedPutFentry @ At::Fentry("inet_csk_reqsk_queue_drop_and_put")),
+            rung!(&[Kprobe];
+                RemovedKprobe @ At::Kprobe("inet_csk_reqsk_queue_drop"),
+                RemovedKprobe @ At::Kprobe("inet_csk_reqsk_queue_drop_and_put")),
+            // With a segment it is seen above; without one it is missed when its timer stays silent.
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+            },
+        ],
+    },
+    Row {
+        name: "a SYN cookie that comes back",
+        feeds: SYN_QUEUE,
+        need: Need::Optional,
+        doubled: false,
+        rungs: &[
+            rung!(&[Fentry]; CookieFexit4 @ At::Fexit("cookie_v4_check"), CookieFexit6 @ At::Fexit("cookie_v6_check")),
+            rung!(&[Kprobe];
+                CookieKretprobe @ At::Kretprobe("cookie_v4_check"), CookieKretprobe @ At::Kretprobe("cookie_v6_check"),
+                CookieKprobe @ At::Kprobe("cookie_v4_check"), CookieKprobe @ At::Kprobe("cookie_v6_check")),
+            // The hook at dropped segments sees it.
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+            },
+        ],
+    },
+    Row {
+        name: "into the accept queue",
+        feeds: INTO_ACCEPT_QUEUE,
+        need: Need::Required,
+        doubled: false,
+        rungs: &[
+            rung!(&[Fentry];
+                AcceptQueueSockOps @ At::SockOps, AddingFentry @ At::Fentry("inet_csk_reqsk_queue_add"),
+                CompletedFentry @ At::Fentry("inet_csk_complete_hashdance")),
+            rung!(&[Kprobe];
+                AcceptQueueSockOps @ At::SockOps, AddingKprobe @ At::Kprobe("inet_csk_reqsk_queue_add"),
+                CompletedKprobe @ At::Kprobe("inet_csk_complete_hashdance")),
+            rung!(&[Tracepoint]; AcceptQueueSockOps @ At::SockOps),
+        ],
+    },
+    Row {
+        name: "what is there at the start",
+        feeds: INTO_ACCEPT_QUEUE,
+        need: Need::Optional,
+        doubled: false,
+        rungs: &[rung!(ANY; SnapshotIter @ At::Iter("tcp"))],
     },
 ];
 

@@ -11,6 +11,9 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// The implementation that tracing programs got in 5.12, with the helper itself.
 const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
 
+/// 5.17 and later.
+const DROP_REASONS: &str = "skb_drop_reason";
+
 /// The tables of [`socklife_abi::kernel`], as bytes of the globals.
 pub struct Layout {
     /// [`Offsets`].
@@ -21,6 +24,8 @@ pub struct Layout {
     pub regs: Vec<u32>,
     /// Whether tracing programs may call `bpf_get_socket_cookie`.
     pub cookie_helper: bool,
+    /// The number of the drop reason of a segment that a listener has no use for; numbers change from build to build.
+    pub reason_tcp_flags: Option<u32>,
 }
 
 impl Layout {
@@ -37,7 +42,7 @@ impl Layout {
     /// Of the kernel that this BTF describes.
     pub fn resolve(data: Vec<u8>) -> Result<Self> {
         let mut structs: Vec<_> = Offsets::SPEC.iter().map(|spec| spec.of).collect();
-        structs.push("pt_regs");
+        structs.extend(["pt_regs", DROP_REASONS]);
         let mut functions: Vec<_> = Args::SPEC.iter().map(|spec| spec.function).collect();
         functions.push(COOKIE_HELPER);
         let btf = Btf::parse(data, &structs, &functions)?;
@@ -52,6 +57,7 @@ impl Layout {
                 .collect::<Result<_>>()?,
             regs: registers(&btf)?,
             cookie_helper: btf.has_function(COOKIE_HELPER),
+            reason_tcp_flags: btf.enumerator(DROP_REASONS, "SKB_DROP_REASON_TCP_FLAGS")?,
         })
     }
 

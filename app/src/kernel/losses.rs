@@ -70,6 +70,16 @@ impl fmt::Display for Loss {
                 "{} runs of a program skipped: it was at work on that CPU already, and an event may be missing for each",
                 self.count
             ),
+            Stage::Kernel(Missed::RequestTable) => write!(
+                f,
+                "{} half-open connections not remembered: table full, their time in the SYN queue and how they end are unknown (--max-sockets makes it larger)",
+                self.count
+            ),
+            Stage::Kernel(Missed::ListenerTable) => write!(
+                f,
+                "{} times a listener was not counted: table full, its totals are too low",
+                self.count
+            ),
             Stage::Kernel(Missed::CallTable) => write!(
                 f,
                 "{} calls not remembered: table full, their events are lost",

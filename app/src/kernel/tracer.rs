@@ -28,9 +28,11 @@ use super::{
     losses::Losses,
     object,
     probe_log::{self, Stderr},
+    snapshot,
+    tables::Tables,
     tracefs,
 };
-use crate::event::Event;
+use crate::{clock, event::Event};
 
 /// What to trace, and with what.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub struct Wanted {
     pub ring_bytes: u32,
     /// How many sockets to remember at a time.
     pub max_sockets: u32,
+    /// How many events of one listener's SYN path to send one by one in a second; 0: all.
+    pub sample: u32,
 }
 
 impl Default for Wanted {
@@ -52,6 +56,7 @@ impl Default for Wanted {
             class: None,
             ring_bytes: 8 << 20,
             max_sockets: 65_536,
+            sample: 10_000,
         }
     }
 }
@@ -65,6 +70,14 @@ pub struct RowReport {
     pub chosen: Option<&'static Rung>,
     /// The better rungs, and why they were refused.
     pub refused: Vec<(&'static Rung, String)>,
+}
+
+impl RowReport {
+    /// Whether the rung that was taken has this program.
+    fn takes(&self, program: Program) -> bool {
+        self.chosen
+            .is_some_and(|rung| rung.hooks.iter().any(|hook| hook.program == program))
+    }
 }
 
 /// Attached programs, and the ends of what they write. Everything is detached when this is dropped, or when the process
@@ -84,7 +97,9 @@ pub struct Tracer {
 /// The kernel's counts of what was lost.
 pub struct Counters {
     lost: PerCpuArray<MapData, u64>,
+    held: PerCpuArray<MapData, u64>,
     missed: PerCpuArray<MapData, u64>,
+    tables: Tables,
     /// The attached programs whose skipped runs nobody makes up for.
     programs: Vec<OwnedFd>,
 }
@@ -92,12 +107,17 @@ pub struct Counters {
 impl Counters {
     /// What was counted of each listener that is there now, as events of the kind `listener`.
     pub fn listeners(&self) -> Result<Vec<Event>> {
-        Ok(Vec::new())
+        self.tables.listeners()
     }
 
     /// What was counted in each network namespace, by inode.
     pub fn namespaces(&self) -> Result<HashMap<u32, [u64; TOTALS]>> {
-        Ok(HashMap::new())
+        self.tables.namespaces()
+    }
+
+    /// Half-open connections that are gone, and that no hook saw go, as events.
+    pub fn sweep(&mut self) -> Result<Vec<Event>> {
+        self.tables.sweep()
     }
 
     /// Brings the totals up to date.
@@ -143,14 +163,20 @@ impl Tracer {
             check(&report)?;
         }
         cookies::ask(wanted.filter.netns);
+        if report.iter().any(|row| row.takes(Program::SnapshotIter)) {
+            snapshot::take(&mut ebpf, wanted.filter.netns)?;
+        }
         let ring = take(&mut ebpf, "EVENTS")?;
         let lost = take(&mut ebpf, "LOST")?;
+        let held = take(&mut ebpf, "HELD")?;
         let missed = take(&mut ebpf, "MISSED_COUNTS")?;
         Ok(Self {
             ring: RingBuf::try_from(ring).context("cannot map the ring buffer")?,
             counters: Counters {
                 lost: PerCpuArray::try_from(lost).context("cannot use the map LOST")?,
+                held: PerCpuArray::try_from(held).context("cannot use the map HELD")?,
                 missed: PerCpuArray::try_from(missed).context("cannot use the map MISSED_COUNTS")?,
+                tables: Tables::of(&mut ebpf)?,
                 programs: counted(&ebpf, &report)?,
             },
             log: probe_log::open(&mut ebpf),
@@ -230,7 +256,9 @@ fn load(wanted: &Wanted, layout: &Layout, btf: &Btf) -> Result<Ebpf> {
         cookie_helper: u32::from(layout.cookie_helper),
         nr_accept: u32::try_from(libc::SYS_accept)?,
         nr_accept4: u32::try_from(libc::SYS_accept4)?,
-        reserved: 0,
+        sample: wanted.sample,
+        hz: clock::ticks_per_second(),
+        reason_tcp_flags: layout.reason_tcp_flags.unwrap_or(0),
     };
     let object = object::bytes()?;
     EbpfLoader::new()
@@ -243,6 +271,7 @@ fn load(wanted: &Wanted, layout: &Layout, btf: &Btf) -> Result<Ebpf> {
         .override_global("CONFIG", bytemuck::bytes_of(&config), true)
         .map_max_entries("EVENTS", wanted.ring_bytes)
         .map_max_entries("LIVES", wanted.max_sockets)
+        .map_max_entries("REQUESTS", wanted.max_sockets)
         .load(&object)
         .map_err(|error| anyhow!(error))
         .context("cannot create the maps (is this a 5.10 kernel or later, and is bpf(2) allowed here?)")
@@ -348,6 +377,7 @@ impl Attacher<'_> {
                 once(loaded, || program.load())
                     .and_then(|()| program.attach(expect(cgroup)?, CgroupAttachMode::Single).map(drop))
             }
+            (At::Iter(target), Loaded::Iter(program)) => program.load(target, &self.btf),
             (at, _) => bail!("{symbol} is no program for {at}"),
         };
         attached.map_err(reason)
@@ -367,6 +397,7 @@ impl Attacher<'_> {
             Loaded::TracePoint(program) => program.unload(),
             Loaded::SockOps(program) => program.unload(),
             Loaded::CgroupSock(program) => program.unload(),
+            Loaded::Iter(program) => program.unload(),
             _ => Ok(()),
         };
     }

@@ -1,0 +1,92 @@
+//! What stands in the tables that both sides read.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::event::{Queues, TOTALS};
+
+/// A half-open connection: its four-tuple, and where. IPv4 is held as `::ffff:a.b.c.d`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct RequestKey {
+    /// This end.
+    pub saddr: [u64; 2],
+    /// The other end.
+    pub daddr: [u64; 2],
+    /// Port of this end, host order.
+    pub sport: u16,
+    /// Port of the other end, host order.
+    pub dport: u16,
+    /// Inode of the network namespace.
+    pub netns: u32,
+}
+
+/// What is remembered of a half-open connection.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Request {
+    /// When it joined the SYN queue, on the boot clock; 0 where nobody knows.
+    pub queued_ns: u64,
+    /// Address of its `request_sock`.
+    pub req: u64,
+    /// When it was last seen, in seconds of the boot clock.
+    pub seen_s: u32,
+    /// How often its final ACK met a full accept queue.
+    pub refusals: u16,
+    /// SYN-ACKs that were sent, as far as they were seen.
+    pub synacks: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+// A SYN flood fills the table as far as the backlogs allow: what one takes is bounded.
+const _: () = assert!(size_of::<RequestKey>() + size_of::<Request>() == 64);
+
+/// A listener: who it is, and what was counted of it.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Tally {
+    /// Its queues when they last changed.
+    pub queues: Queues,
+    /// By [`Total`](crate::event::Total).
+    pub totals: [u64; TOTALS],
+    /// Its address.
+    pub saddr: [u64; 2],
+    /// Inode of the socket.
+    pub inode: u64,
+    /// Its port, host order.
+    pub sport: u16,
+    /// 4 or 6.
+    pub family: u8,
+    /// 1: it was there before the trace.
+    pub before: u8,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// The second, of the boot clock, of which `shown` tells.
+    pub second: u32,
+    /// How many events of the SYN path were shown one by one in that second.
+    pub shown: u32,
+}
+
+const _: () = assert!(size_of::<Tally>() == 24 + 8 * TOTALS + 40);
+
+/// An address that somebody listens on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct ListenKey {
+    /// The address; all zeroes, or `::ffff:0.0.0.0`, for any.
+    pub saddr: [u64; 2],
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// The port, host order.
+    pub sport: u32,
+}
+
+/// Who listens there.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Listening {
+    /// Address of the sock; of the last one where there are several.
+    pub sk: u64,
+    /// How many there are: more than one share it by `SO_REUSEPORT`.
+    pub count: u64,
+}

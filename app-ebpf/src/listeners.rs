@@ -1,0 +1,223 @@
+//! What is counted of listeners and of network namespaces, and who listens where.
+
+use core::arch::asm;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use socklife_abi::{
+    counter::Missed,
+    event::{Listener, Queues, TOTALS, Total, state},
+    program::Program,
+    table::{ListenKey, Listening, Tally},
+};
+
+use crate::{
+    emit::Subject,
+    maps::{LISTENERS, LISTENING, NAMESPACES, missed},
+    mem::{Mem, Probe},
+    sock::{Sock, Tuple, v4},
+};
+
+/// Adds to a figure that every CPU adds to.
+#[inline(always)]
+fn add(figure: *mut u64, value: u64) {
+    // SAFETY: a word of a map's value; rustc has no atomics for this target.
+    unsafe {
+        asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) figure, v = in(reg) value, options(nostack));
+    }
+}
+
+/// A value to begin with; too large for the stack.
+static NOTHING: Tally = Tally {
+    queues: Queues::UNKNOWN,
+    totals: NO_TOTALS,
+    saddr: [0; 2],
+    inode: 0,
+    sport: 0,
+    family: 0,
+    before: 0,
+    netns: 0,
+    second: 0,
+    shown: 0,
+};
+
+const NO_TOTALS: [u64; TOTALS] = [0; TOTALS];
+static ZERO: [u64; TOTALS] = NO_TOTALS;
+
+/// Begins to count a listener, unless it is counted already.
+#[inline(always)]
+pub fn note<M: Mem>(listener: Sock<M>, before: bool) {
+    let tuple = listener.tuple();
+    let netns = listener.netns();
+    let key = listener.key();
+    let new = LISTENERS.insert(key, &NOTHING, u64::from(BPF_NOEXIST)).is_ok();
+    let Some(tally) = LISTENERS.get_ptr_mut(key) else {
+        missed(Missed::ListenerTable);
+        return;
+    };
+    // SAFETY: a value of LISTENERS.
+    unsafe {
+        (*tally).queues = listener.queues();
+        if !new {
+            return;
+        }
+        (*tally).saddr = tuple.saddr;
+        (*tally).inode = listener.inode();
+        (*tally).sport = tuple.sport;
+        (*tally).family = tuple.family;
+        (*tally).before = u8::from(before);
+        (*tally).netns = netns;
+    }
+    let address = ListenKey {
+        saddr: tuple.saddr,
+        netns,
+        sport: u32::from(tuple.sport),
+    };
+    match LISTENING.get_ptr_mut(address) {
+        // SAFETY: a value of LISTENING.
+        Some(there) => unsafe {
+            (*there).sk = key;
+            add(&raw mut (*there).count, 1);
+        },
+        None => {
+            if LISTENING.insert(address, Listening { sk: key, count: 1 }, 0).is_err() {
+                missed(Missed::ListenerTable);
+            }
+        }
+    }
+}
+
+/// The listener's queues, now: of the event, and for the table.
+#[inline(always)]
+pub fn queues<M: Mem>(listener: Sock<M>) -> Queues {
+    let queues = listener.queues();
+    changed(listener.key(), queues);
+    queues
+}
+
+/// The listener's queues are these now.
+#[inline(always)]
+pub fn changed(listener: u64, queues: Queues) {
+    if let Some(tally) = LISTENERS.get_ptr_mut(listener) {
+        // SAFETY: a value of LISTENERS; a figure that another CPU writes is as new.
+        unsafe { (*tally).queues = queues }
+    }
+}
+
+/// Counts something of a listener, or of one that nobody knows (0), in a namespace.
+#[inline(always)]
+pub fn count(listener: u64, netns: u32, total: usize) {
+    if total >= TOTALS {
+        return;
+    }
+    if listener != 0
+        && let Some(tally) = LISTENERS.get_ptr_mut(listener)
+    {
+        // SAFETY: within the value.
+        add(unsafe { (&raw mut (*tally).totals).cast::<u64>().add(total) }, 1);
+    }
+    if NAMESPACES.get_ptr(netns).is_none() {
+        // Another CPU may have been first, which is as good.
+        let _ = NAMESPACES.insert(netns, &ZERO, u64::from(BPF_NOEXIST));
+    }
+    match NAMESPACES.get_ptr_mut(netns) {
+        // SAFETY: within the value.
+        Some(totals) => add(unsafe { totals.cast::<u64>().add(total) }, 1),
+        None => missed(Missed::ListenerTable),
+    }
+}
+
+/// The same for a figure of its own.
+#[inline(always)]
+pub fn count_one(listener: u64, netns: u32, total: Total) {
+    count(listener, netns, total as usize);
+}
+
+/// Who is found by a packet to this address.
+#[inline(always)]
+fn found(tuple: &Tuple, netns: u32) -> Option<Listening> {
+    if let Some(there) = on(tuple.saddr, tuple.sport, netns) {
+        return Some(there);
+    }
+    if tuple.family == 4
+        && let Some(there) = on(v4(0), tuple.sport, netns)
+    {
+        return Some(there);
+    }
+    on([0, 0], tuple.sport, netns)
+}
+
+/// The listener that a packet to this address finds, where it is but one.
+#[inline(always)]
+pub fn at(tuple: &Tuple, netns: u32) -> Option<Sock<Probe>> {
+    let there = found(tuple, netns)?;
+    if there.count > 1 {
+        return None;
+    }
+    let listener = Probe::tcp(there.sk as *const u8)?;
+    (listener.state() == state::LISTEN).then_some(listener)
+}
+
+/// Whether several listeners share this address.
+#[inline(always)]
+pub fn is_shared(tuple: &Tuple, netns: u32) -> bool {
+    found(tuple, netns).is_some_and(|there| there.count > 1)
+}
+
+#[inline(always)]
+fn on(saddr: [u64; 2], sport: u16, netns: u32) -> Option<Listening> {
+    let key = ListenKey {
+        saddr,
+        netns,
+        sport: u32::from(sport),
+    };
+    // SAFETY: two words; the listener behind them is looked at with care.
+    unsafe { LISTENING.get(key) }.copied()
+}
+
+/// A listener is gone: tells what was counted, and forgets it.
+#[inline(always)]
+pub fn forget(key: u64, via: Program) {
+    let Some(tally) = LISTENERS.get_ptr(key) else {
+        return;
+    };
+    // SAFETY: a value of LISTENERS.
+    let tally = unsafe { &*tally };
+    let address = ListenKey {
+        saddr: tally.saddr,
+        netns: tally.netns,
+        sport: u32::from(tally.sport),
+    };
+    let tuple = Tuple {
+        saddr: tally.saddr,
+        daddr: [0; 2],
+        sport: tally.sport,
+        dport: 0,
+        family: tally.family,
+        mapped: false,
+    };
+    if let Some(subject) = Subject::of(key, tuple, tally.netns, via, || tally.queues.listener) {
+        subject.emit(Listener {
+            queues: tally.queues,
+            totals: tally.totals,
+            inode: tally.inode,
+            before: u32::from(tally.before),
+            reserved: 0,
+        });
+    }
+    if let Some(there) = LISTENING.get_ptr_mut(address) {
+        // SAFETY: a value of LISTENING.
+        let last = unsafe { (*there).count } <= 1;
+        if last {
+            let _ = LISTENING.remove(address);
+        } else {
+            // SAFETY: as above. Which of the others is left is not known.
+            unsafe {
+                if (*there).sk == key {
+                    (*there).sk = 0;
+                }
+                add(&raw mut (*there).count, u64::MAX);
+            }
+        }
+    }
+    let _ = LISTENERS.remove(key);
+}

@@ -1,0 +1,54 @@
+//! What is there when the trace begins: listeners, half-open connections, and children that wait for accept(2).
+
+use socklife_abi::{event::state, program::Program};
+
+use crate::{
+    emit::Subject,
+    half_open, listeners, lives,
+    mem::{Mem as _, Obj, Probe, off},
+    probes::syn_queue::learn,
+    sock::Req,
+};
+
+/// `struct bpf_iter__tcp`: pointers, each in eight bytes.
+#[repr(C)]
+pub struct IterTcp {
+    meta: *const u8,
+    sk_common: *const u8,
+    uid: u32,
+}
+
+/// Runs once for each socket of a namespace. aya has no macro for iterators.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+pub fn snapshot_iter(context: *const IterTcp) -> i32 {
+    // SAFETY: the program's own context.
+    let sk = unsafe { (&raw const (*context).sk_common).read_volatile() };
+    if sk.is_null() {
+        return 0;
+    }
+    let via = Program::SnapshotIter;
+    let common = Obj::<Probe>::new(sk);
+    if u32::from(common.get(off!(state))) == state::NEW_SYN_RECV {
+        let req = Req(common);
+        if let Some(listener) = Probe::tcp(req.listener() as *const u8) {
+            learn(req.timer_function());
+            half_open::before(listener, req, via);
+        }
+        return 0;
+    }
+    let Some(sock) = Probe::tcp(sk) else { return 0 };
+    let passes = |key: u64| Subject::of(key, sock.tuple(), sock.netns(), via, || 0).is_some();
+    if sock.state() == state::LISTEN {
+        if passes(sock.key()) {
+            listeners::note(sock, true);
+        }
+    } else if sock.waits_for_accept() && passes(sock.key()) {
+        let listener = listeners::at(&sock.tuple(), sock.netns()).map_or(0, |listener| listener.key());
+        lives::change(sock.key(), |life| {
+            life.queued = 1;
+            life.listener = listener;
+        });
+    }
+    0
+}

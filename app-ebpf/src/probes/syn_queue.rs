@@ -1,0 +1,440 @@
+//! The SYN queue: `syn_queued`, `synack_retransmitted`, and the ways out of it other than a handshake.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::bpf_get_socket_cookie,
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, raw_tracepoint, sock_ops},
+    programs::{
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+        SockOpsContext,
+    },
+};
+use socklife_abi::{
+    event::{SynackRetransmitted, UNKNOWN, ending, state},
+    program::Program,
+};
+
+use crate::{
+    args::{Registers, arg, slot, tracepoint_slot},
+    emit::Subject,
+    half_open::{self, Fate},
+    listeners,
+    maps::{LEARNT, global},
+    mem::{Direct, Mem, Obj, Probe, off},
+    packet::{self, Packet},
+    probes::cookie::{NEEDS_ECN, RWND_INIT, TIMEOUT_INIT},
+    requests,
+    sock::{Req, Sock, accept_queue_is_full},
+    softirq::softirq,
+};
+
+fn request<M>(req: u64) -> Req<M>
+where
+    M: Mem,
+{
+    Req(Obj::new(req as *const u8))
+}
+
+#[inline(always)]
+fn joined<M: Mem>(sk: u64, req: u64, via: Program) {
+    let req = request::<M>(req);
+    // Another CPU may have taken the same SYN a moment before.
+    if !req.is_queued() {
+        return;
+    }
+    if let Some(softirq) = softirq() {
+        softirq.taken = 1;
+    }
+    if let Some(listener) = M::tcp(sk as *const u8) {
+        half_open::joined(listener, req, false, via);
+    }
+}
+
+#[fexit(function = "inet_csk_reqsk_queue_hash_add")]
+pub fn syn_queue_fexit(context: FExitContext) -> i32 {
+    joined::<Direct>(
+        slot(&context, arg!(hash_add_sk)),
+        slot(&context, arg!(hash_add_req)),
+        Program::SynQueueFexit,
+    );
+    0
+}
+
+#[kprobe]
+pub fn syn_queue_kprobe(context: ProbeContext) -> u32 {
+    let registers = Registers::of(&context);
+    if let Some(softirq) = softirq() {
+        softirq.hash_add_listener = registers.arg(arg!(hash_add_sk));
+        softirq.hash_add_req = registers.arg(arg!(hash_add_req));
+    }
+    0
+}
+
+#[kretprobe]
+pub fn syn_queue_kretprobe(_: RetProbeContext) -> u32 {
+    if let Some(softirq) = softirq() {
+        joined::<Probe>(
+            softirq.hash_add_listener,
+            softirq.hash_add_req,
+            Program::SynQueueKretprobe,
+        );
+    }
+    0
+}
+
+/// The callbacks for a `request_sock`: it is about to join the SYN queue, or its SYN-ACK is about to be sent.
+#[sock_ops]
+pub fn syn_queue_sock_ops(context: SockOpsContext) -> u32 {
+    let op = context.op();
+    if op != TIMEOUT_INIT && op != RWND_INIT && op != NEEDS_ECN {
+        return 1;
+    }
+    // Read by address, the context is a `struct bpf_sock_ops_kern`.
+    let sk = Obj::<Probe>::new(context.as_ptr().cast()).follow(off!(ops_sk));
+    // The same callbacks come for a connecting socket.
+    if u32::from(sk.get(off!(state))) != state::NEW_SYN_RECV {
+        return 1;
+    }
+    if op == RWND_INIT {
+        if let Some(softirq) = softirq() {
+            softirq.taken = 1;
+        }
+        return 1;
+    }
+    let req = Req(sk);
+    let Some(listener) = Probe::tcp(req.listener() as *const u8) else {
+        return 1;
+    };
+    if op == TIMEOUT_INIT {
+        if let Some(softirq) = softirq() {
+            softirq.taken = 1;
+        }
+        // SAFETY: the program's own context. Makes the cookie that the event reads.
+        unsafe { bpf_get_socket_cookie(context.as_ptr()) };
+        half_open::joined(listener, req, true, Program::SynQueueSockOps);
+    } else {
+        // By now its timer runs: the only way to learn whose function that is.
+        learn(req.timer_function());
+        half_open::answered(listener, req, req.retransmits() == 0, Program::SynQueueSockOps);
+    }
+    1
+}
+
+/// The address of `reqsk_timer_handler`, which nobody needs to look up.
+#[inline(always)]
+pub fn learn(timer_function: u64) {
+    if let Some(learnt) = LEARNT.get_ptr_mut(0) {
+        // SAFETY: a word that every CPU writes the same to.
+        unsafe { *learnt = timer_function }
+    }
+}
+
+#[inline(always)]
+fn learnt() -> u64 {
+    // SAFETY: as above.
+    LEARNT.get(0).copied().unwrap_or(0)
+}
+
+#[inline(always)]
+fn retransmitted<M: Mem>(sk: u64, req: u64, via: Program) {
+    let Some(listener) = M::tcp(sk as *const u8) else {
+        return;
+    };
+    // TCP Fast Open sends for the child.
+    if listener.state() != state::LISTEN {
+        return;
+    }
+    let req = request::<M>(req);
+    let (tuple, netns) = (req.tuple(listener.is_ipv6()), req.netns());
+    let Some(subject) = Subject::of(listener.key(), tuple, netns, via, || req.cookie()) else {
+        return;
+    };
+    let half_open_ns = match requests::get(&requests::key(&tuple, netns)) {
+        Some(request) => requests::age(request, subject.envelope.time_ns),
+        None => UNKNOWN,
+    };
+    let queues = listener.queues();
+    subject.emit_sampled(
+        listener.key(),
+        SynackRetransmitted {
+            queues,
+            half_open_ns,
+            retransmit: req.retransmits() + 1,
+            reserved: 0,
+        },
+    );
+}
+
+#[btf_tracepoint(function = "tcp_retransmit_synack")]
+pub fn synack_again_tp_btf(context: BtfTracePointContext) -> i32 {
+    retransmitted::<Direct>(slot(&context, 0), slot(&context, 1), Program::SynackAgainTpBtf);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "tcp_retransmit_synack")]
+pub fn synack_again_raw_tp(context: RawTracePointContext) -> i32 {
+    retransmitted::<Probe>(slot(&context, 0), slot(&context, 1), Program::SynackAgainRawTp);
+    0
+}
+
+// The timer of a request sends the SYN-ACK again, or gives the request up.
+
+#[inline(always)]
+fn timer_entered(timer: u64) {
+    let Some(softirq) = softirq() else { return };
+    softirq.timer_req = 0;
+    let req = Req::of_timer(timer);
+    let Some(listener) = Probe::tcp(req.listener() as *const u8) else {
+        return;
+    };
+    let key = requests::key(&req.tuple(false), req.netns());
+    if requests::get(&key).is_none() {
+        return;
+    }
+    softirq.timer_key = key;
+    softirq.timer_cookie = req.cookie();
+    softirq.timer_listener = listener.key();
+    softirq.timer_listening = u32::from(listener.state() == state::LISTEN);
+    softirq.timer_retrans = req.retransmits();
+    softirq.timer_req = req.key();
+}
+
+#[inline(always)]
+fn timer_returned(via: Program) {
+    let Some(softirq) = softirq() else { return };
+    if softirq.timer_req == 0 {
+        return;
+    }
+    let req = request::<Probe>(softirq.timer_req);
+    softirq.timer_req = 0;
+    if req.is_queued() && req.cookie() == softirq.timer_cookie {
+        half_open::seen(&softirq.timer_key);
+        return;
+    }
+    let cause = if softirq.timer_listening != 0 {
+        ending::EXPIRED
+    } else {
+        ending::LISTENER_CLOSED
+    };
+    if let Some(listener) = Probe::tcp(softirq.timer_listener as *const u8) {
+        half_open::ended(
+            listener,
+            &softirq.timer_key,
+            softirq.timer_cookie,
+            cause,
+            softirq.timer_retrans + 1,
+            via,
+        );
+    }
+}
+
+#[fentry(function = "reqsk_timer_handler")]
+pub fn timer_fentry(context: FEntryContext) -> i32 {
+    timer_entered(slot(&context, arg!(timer)));
+    0
+}
+
+#[fexit(function = "reqsk_timer_handler")]
+pub fn timer_fexit(_: FExitContext) -> i32 {
+    timer_returned(Program::TimerFexit);
+    0
+}
+
+#[kprobe]
+pub fn timer_kprobe(context: ProbeContext) -> u32 {
+    timer_entered(Registers::of(&context).arg(arg!(timer)));
+    0
+}
+
+#[kretprobe]
+pub fn timer_kretprobe(_: RetProbeContext) -> u32 {
+    timer_returned(Program::TimerKretprobe);
+    0
+}
+
+/// Any timer of the machine that expires: ours are told by their function.
+#[raw_tracepoint(tracepoint = "timer_expire_entry")]
+pub fn timer_raw_tp(context: RawTracePointContext) -> i32 {
+    let timer = slot(&context, 0);
+    let function = Obj::<Probe>::new(timer as *const u8).get(off!(timer_function));
+    if function != 0 && function == learnt() {
+        timer_entered(timer);
+    }
+    0
+}
+
+#[raw_tracepoint(tracepoint = "timer_expire_exit")]
+pub fn timer_exit_raw_tp(_: RawTracePointContext) -> i32 {
+    timer_returned(Program::TimerExitRawTp);
+    0
+}
+
+// A segment for a half-open connection: `tcp_check_req` looks at it.
+
+#[inline(always)]
+fn checked<M: Mem>(sk: u64, skb: u64, req: u64, returned: u64, via: Program) {
+    if let Some(softirq) = softirq() {
+        softirq.check_req = 0;
+    }
+    // A child, or the listener where the ACK does not fit.
+    if returned != 0 {
+        return;
+    }
+    let Some(listener) = M::tcp(sk as *const u8) else {
+        return;
+    };
+    let req = request::<M>(req);
+    let key = requests::key(&req.tuple(false), req.netns());
+    let fate = Fate {
+        queued: req.is_queued(),
+        listening: true,
+        synacks: req.retransmits() + 1,
+    };
+    let flags = packet::flags(Obj::<M>::new(skb as *const u8));
+    half_open::dropped(listener, &key, flags, req.cookie(), fate, via);
+}
+
+#[fentry(function = "tcp_check_req")]
+pub fn check_fentry(context: FEntryContext) -> i32 {
+    if let Some(softirq) = softirq() {
+        softirq.check_req = slot(&context, arg!(check_req_req));
+    }
+    0
+}
+
+#[fexit(function = "tcp_check_req")]
+pub fn check_fexit(context: FExitContext) -> i32 {
+    checked::<Direct>(
+        slot(&context, arg!(check_req_sk)),
+        slot(&context, arg!(check_req_skb)),
+        slot(&context, arg!(check_req_req)),
+        slot(&context, arg!(check_req_ret)),
+        Program::CheckFexit,
+    );
+    0
+}
+
+#[kprobe]
+pub fn check_kprobe(context: ProbeContext) -> u32 {
+    let registers = Registers::of(&context);
+    if let Some(softirq) = softirq() {
+        softirq.check_listener = registers.arg(arg!(check_req_sk));
+        softirq.check_skb = registers.arg(arg!(check_req_skb));
+        softirq.check_req = registers.arg(arg!(check_req_req));
+    }
+    0
+}
+
+#[kretprobe]
+pub fn check_kretprobe(context: RetProbeContext) -> u32 {
+    if let Some(softirq) = softirq() {
+        checked::<Probe>(
+            softirq.check_listener,
+            softirq.check_skb,
+            softirq.check_req,
+            Registers::of(&context).returned(),
+            Program::CheckKretprobe,
+        );
+    }
+    0
+}
+
+// Everything else that takes a request out: its listener is gone, ICMP, `ss --kill`.
+
+#[inline(always)]
+fn removed<M: Mem>(sk: u64, req: u64, via: Program) {
+    let Some(softirq) = softirq() else { return };
+    // Whoever called this tells more.
+    if softirq.check_req == req || softirq.timer_req == req {
+        return;
+    }
+    let Some(listener) = M::tcp(sk as *const u8) else {
+        return;
+    };
+    let req = request::<M>(req);
+    let key = requests::key(&req.tuple(false), req.netns());
+    let cause = if listener.state() == state::LISTEN {
+        ending::CANCELLED
+    } else {
+        ending::LISTENER_CLOSED
+    };
+    half_open::ended(listener, &key, req.cookie(), cause, req.retransmits() + 1, via);
+}
+
+#[fentry(function = "inet_csk_reqsk_queue_drop")]
+pub fn removed_fentry(context: FEntryContext) -> i32 {
+    removed::<Direct>(
+        slot(&context, arg!(drop_sk)),
+        slot(&context, arg!(drop_req)),
+        Program::RemovedFentry,
+    );
+    0
+}
+
+#[fentry(function = "inet_csk_reqsk_queue_drop_and_put")]
+pub fn removed_put_fentry(context: FEntryContext) -> i32 {
+    removed::<Direct>(
+        slot(&context, arg!(drop_put_sk)),
+        slot(&context, arg!(drop_put_req)),
+        Program::RemovedPutFentry,
+    );
+    0
+}
+
+/// For both functions, which take the same.
+#[kprobe]
+pub fn removed_kprobe(context: ProbeContext) -> u32 {
+    let registers = Registers::of(&context);
+    removed::<Probe>(
+        registers.arg(arg!(drop_sk)),
+        registers.arg(arg!(drop_req)),
+        Program::RemovedKprobe,
+    );
+    0
+}
+
+/// Without functions to hook: a segment was dropped, and with it perhaps the half-open connection that it was for. The
+/// request itself tells whether it is still queued.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn dropped_tp_btf(context: BtfTracePointContext) -> i32 {
+    let via = Program::DroppedTpBtf;
+    let Some(packet) = Packet::received(Obj::<Direct>::new(slot(&context, 0) as *const u8)) else {
+        return 0;
+    };
+    let key = requests::key(&packet.tuple, packet.netns);
+    if let Some(remembered) = requests::get(&key) {
+        let req = request::<Probe>(remembered.req);
+        if let Some(listener) = Probe::tcp(req.listener() as *const u8) {
+            let fate = Fate {
+                queued: req.is_queued(),
+                listening: listener.state() == state::LISTEN,
+                synacks: req.retransmits() + 1,
+            };
+            half_open::dropped(listener, &key, packet.flags, req.cookie(), fate, via);
+        }
+        return 0;
+    }
+    let rx_sk = tracepoint_slot(&context, arg!(kfree_skb_rx_sk));
+    if packet.is_ack()
+        && let Some(listener) = Probe::tcp(rx_sk as *const u8)
+        && listener.state() == state::LISTEN
+    {
+        let reason = tracepoint_slot(&context, arg!(kfree_skb_reason)) as u32;
+        cookie_dropped(listener, &packet, reason, via);
+    }
+    0
+}
+
+/// An ACK that a listener dropped: of a cookie, if it sent any.
+#[inline(always)]
+fn cookie_dropped(listener: Sock<Probe>, packet: &Packet, reason: u32, via: Program) {
+    if listener.syncookies() == 0 || !listener.sent_cookies() {
+        return;
+    }
+    // The segment that a listener has no use for; an invalid cookie makes it one.
+    if reason == global!(CONFIG.reason_tcp_flags) {
+        super::syn_cookie::rejected(listener, packet, via);
+    } else if accept_queue_is_full(&listeners::queues(listener)) {
+        super::syn_cookie::refused(listener, packet, via);
+    }
+}
