@@ -9,5 +9,5 @@ pub mod event;
 pub mod kernel;
 pub mod netns;
 pub mod output;
-mod scene;
+pub mod scene;
 mod stream;

@@ -1,4 +1,7 @@
-//! A few real connections in a network namespace of their own: what `doctor` proves its hooks with, and `demo` shows.
+//! Connections in a network namespace of their own: what `doctor` proves its hooks with, and `demo` shows.
+
+pub mod peer;
+pub mod queues;
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},

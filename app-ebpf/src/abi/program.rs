@@ -100,6 +100,7 @@ programs! {
     CookieFexit6 = "cookie_fexit6",
     CookieKprobe = "cookie_kprobe",
     CookieKretprobe = "cookie_kretprobe",
+    CookieDroppedTpBtf = "cookie_dropped_tp_btf",
     CompletedFentry = "completed_fentry",
     CompletedKprobe = "completed_kprobe",
     AddingFentry = "adding_fentry",

@@ -2,20 +2,22 @@
 //! full. `cookie_accepted` comes with the child (`accept_queue`).
 
 use aya_ebpf::{
-    macros::{fexit, kprobe, kretprobe},
-    programs::{FExitContext, ProbeContext, RetProbeContext},
+    macros::{btf_tracepoint, fexit, kprobe, kretprobe},
+    programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use socklife_abi::{
-    event::{CookieRejected, Total},
+    event::{CookieRejected, Total, state},
     program::Program,
 };
 
 use crate::{
-    args::{Registers, arg, slot},
+    args::{Registers, arg, slot, tracepoint_slot},
     emit::Subject,
     half_open, listeners,
+    maps::global,
     mem::{Direct, Mem, Obj, Probe},
     packet::Packet,
+    requests,
     sock::{Sock, Tuple, accept_queue_is_full},
     softirq::softirq,
 };
@@ -109,6 +111,32 @@ pub fn cookie_kretprobe(context: RetProbeContext) -> u32 {
             Registers::of(&context).returned(),
             Program::CookieKretprobe,
         );
+    }
+    0
+}
+
+/// Without functions to hook: an ACK that a listener dropped, if it sent any cookies.
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn cookie_dropped_tp_btf(context: BtfTracePointContext) -> i32 {
+    let via = Program::CookieDroppedTpBtf;
+    let Some(packet) = Packet::received(Obj::<Direct>::new(slot(&context, 0) as *const u8)) else {
+        return 0;
+    };
+    if !packet.is_ack() || requests::get(&requests::key(&packet.tuple, packet.netns)).is_some() {
+        return 0;
+    }
+    let rx_sk = tracepoint_slot(&context, arg!(kfree_skb_rx_sk));
+    let Some(listener) = Probe::tcp(rx_sk as *const u8) else {
+        return 0;
+    };
+    if listener.state() != state::LISTEN || listener.syncookies() == 0 || !listener.sent_cookies() {
+        return 0;
+    }
+    // The reason of a segment that a listener has no use for: an invalid cookie makes it one.
+    if tracepoint_slot(&context, arg!(kfree_skb_reason)) as u32 == global!(CONFIG.reason_tcp_flags) {
+        rejected(listener, &packet, via);
+    } else if accept_queue_is_full(&listener.queues()) {
+        refused(listener, &packet, via);
     }
     0
 }

@@ -15,16 +15,15 @@ use socklife_abi::{
 };
 
 use crate::{
-    args::{Registers, arg, slot, tracepoint_slot},
+    args::{Registers, arg, slot},
     emit::Subject,
     half_open::{self, Fate},
-    listeners,
-    maps::{LEARNT, global},
+    maps::LEARNT,
     mem::{Direct, Mem, Obj, Probe, off},
     packet::{self, Packet},
     probes::cookie::{NEEDS_ECN, RWND_INIT, TIMEOUT_INIT},
     requests,
-    sock::{Req, Sock, accept_queue_is_full},
+    sock::Req,
     softirq::softirq,
 };
 
@@ -402,39 +401,17 @@ pub fn dropped_tp_btf(context: BtfTracePointContext) -> i32 {
         return 0;
     };
     let key = requests::key(&packet.tuple, packet.netns);
-    if let Some(remembered) = requests::get(&key) {
-        let req = request::<Probe>(remembered.req);
-        if let Some(listener) = Probe::tcp(req.listener() as *const u8) {
-            let fate = Fate {
-                queued: req.is_queued(),
-                listening: listener.state() == state::LISTEN,
-                synacks: req.retransmits() + 1,
-            };
-            half_open::dropped(listener, &key, packet.flags, req.cookie(), fate, via);
-        }
+    let Some(remembered) = requests::get(&key) else {
         return 0;
-    }
-    let rx_sk = tracepoint_slot(&context, arg!(kfree_skb_rx_sk));
-    if packet.is_ack()
-        && let Some(listener) = Probe::tcp(rx_sk as *const u8)
-        && listener.state() == state::LISTEN
-    {
-        let reason = tracepoint_slot(&context, arg!(kfree_skb_reason)) as u32;
-        cookie_dropped(listener, &packet, reason, via);
+    };
+    let req = request::<Probe>(remembered.req);
+    if let Some(listener) = Probe::tcp(req.listener() as *const u8) {
+        let fate = Fate {
+            queued: req.is_queued(),
+            listening: listener.state() == state::LISTEN,
+            synacks: req.retransmits() + 1,
+        };
+        half_open::dropped(listener, &key, packet.flags, req.cookie(), fate, via);
     }
     0
-}
-
-/// An ACK that a listener dropped: of a cookie, if it sent any.
-#[inline(always)]
-fn cookie_dropped(listener: Sock<Probe>, packet: &Packet, reason: u32, via: Program) {
-    if listener.syncookies() == 0 || !listener.sent_cookies() {
-        return;
-    }
-    // The segment that a listener has no use for; an invalid cookie makes it one.
-    if reason == global!(CONFIG.reason_tcp_flags) {
-        super::syn_cookie::rejected(listener, packet, via);
-    } else if accept_queue_is_full(&listeners::queues(listener)) {
-        super::syn_cookie::refused(listener, packet, via);
-    }
 }

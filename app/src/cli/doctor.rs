@@ -8,7 +8,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     process::ExitCode,
     sync::mpsc::{Receiver, Sender, channel},
-    thread,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
@@ -27,12 +27,15 @@ use crate::{
 
 /// How long events may take to arrive once the connections are over.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the connections themselves may take: one waits a second for a SYN-ACK that is sent again.
+const PLAY: Duration = Duration::from_secs(60);
 
 /// Tell what this kernel lets socklife see, and prove it.
 ///
-/// For each part of a socket's life: the hook that was chosen, and why each better one was refused. Then one connection
-/// and one refused connect in a network namespace of their own, and a tick for each event that really came. Exit code 1
-/// if something that socklife cannot do without is not seen.
+/// For each part of a socket's life: the hook that was chosen, what it cannot tell, and why each better one was refused.
+/// Then connections in a network namespace of their own, which meet everything that a connection can meet, and a tick for
+/// each event that really came. It takes some two seconds. Exit code 1 if something that socklife cannot do without is
+/// not seen.
 #[derive(Args, Debug)]
 pub struct Doctor {
     /// How to show it.
@@ -64,6 +67,8 @@ struct Hook {
     required: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     chosen: Option<String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    cannot_tell: &'static [&'static str],
     refused: Vec<Refused>,
 }
 
@@ -141,11 +146,17 @@ impl From<&RowReport> for Hook {
             required: row.row.need == Need::Required,
             chosen: row.chosen.map(|rung| {
                 if rung.hooks.is_empty() {
-                    "(not needed)".to_owned()
+                    if rung.cannot.is_empty() {
+                        "(not needed)"
+                    } else {
+                        "(nothing)"
+                    }
+                    .to_owned()
                 } else {
                     rung.to_string()
                 }
             }),
+            cannot_tell: row.chosen.map_or(&[], |rung| rung.cannot),
             refused: row
                 .refused
                 .iter()
@@ -163,7 +174,7 @@ impl Seen {
         let program = fired.get(&(kind as u8));
         Self {
             event: kind.name(),
-            required: kind != Kind::Bound,
+            required: !matches!(kind, Kind::Bound | Kind::CookieRejected),
             fired: program.is_some(),
             via: program.and_then(|program| via(*program)),
         }
@@ -179,7 +190,7 @@ fn try_out(class: Option<Class>) -> Result<(Vec<RowReport>, BTreeMap<u8, u8>)> {
         let observed = namespace
             .recv()
             .context("the namespace was not made")
-            .and_then(|netns| observe(netns, class, go));
+            .and_then(|netns| observe(netns, class, go, &player));
         let played = player.join().map_err(|_| anyhow!("the connecting thread died"))?;
         played.and(observed)
     })
@@ -193,10 +204,19 @@ fn play(ready: &Sender<u32>, go: &Receiver<()>) -> Result<()> {
     }
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     scene::connection(loopback, loopback)?;
-    scene::refused()
+    scene::refused()?;
+    scene::peer::prepare()?;
+    scene::queues::full_accept_queue(loopback)?;
+    scene::queues::cookies(loopback)?;
+    scene::queues::synack_again(loopback)
 }
 
-fn observe(netns: u32, class: Option<Class>, go: Sender<()>) -> Result<(Vec<RowReport>, BTreeMap<u8, u8>)> {
+fn observe(
+    netns: u32,
+    class: Option<Class>,
+    go: Sender<()>,
+    player: &ScopedJoinHandle<'_, Result<()>>,
+) -> Result<(Vec<RowReport>, BTreeMap<u8, u8>)> {
     let wanted = Wanted {
         filter: Filter { netns, ..Filter::ANY },
         class,
@@ -206,8 +226,12 @@ fn observe(netns: u32, class: Option<Class>, go: Sender<()>) -> Result<(Vec<RowR
     let mut tracer = Tracer::start(&wanted, true)?;
     go.send(()).context("the connecting thread is gone")?;
     let mut fired = BTreeMap::new();
-    let end = Instant::now() + PATIENCE;
+    let mut end = Instant::now() + PLAY;
+    let mut played = false;
     while fired.len() < Kind::ALL.len() && Instant::now() < end {
+        if !played && player.is_finished() {
+            (played, end) = (true, Instant::now() + PATIENCE);
+        }
         while let Some(record) = tracer.ring.next() {
             if let Some(event) = Event::decode(&record) {
                 fired.entry(event.kind() as u8).or_insert(event.envelope.via);
@@ -253,19 +277,19 @@ fn as_text(report: &Report) -> Result<String> {
             None if hook.required => writeln!(out, "✗ {:<33} nothing: socklife cannot trace here", hook.name)?,
             None => writeln!(out, "- {:<33} nothing", hook.name)?,
         }
+        for cannot in hook.cannot_tell {
+            writeln!(out, "    cannot tell {cannot}")?;
+        }
         for refused in &hook.refused {
             writeln!(out, "    not {}\n        {}", refused.hook, refused.reason)?;
         }
     }
-    writeln!(
-        out,
-        "\nEvents of one connection and one refused connect, in a network namespace of their own"
-    )?;
+    writeln!(out, "\nEvents of a few connections in a network namespace of their own")?;
     for event in &report.events {
         match (&event.via, event.required) {
-            (Some(via), _) => writeln!(out, "✓ {:<15} {via}", event.event)?,
-            (None, true) => writeln!(out, "✗ {:<15} did not come", event.event)?,
-            (None, false) => writeln!(out, "- {:<15} did not come", event.event)?,
+            (Some(via), _) => writeln!(out, "✓ {:<20} {via}", event.event)?,
+            (None, true) => writeln!(out, "✗ {:<20} did not come", event.event)?,
+            (None, false) => writeln!(out, "- {:<20} did not come", event.event)?,
         }
     }
     writeln!(

@@ -34,6 +34,8 @@ pub enum At {
     Kretprobe(&'static str),
     /// A tracepoint with typed arguments.
     TpBtf(&'static str),
+    /// The same, for a program that needs arguments which not every kernel's tracepoint has.
+    TpBtfNamed(&'static str, &'static str),
     /// A tracepoint with untyped arguments.
     RawTp(&'static str),
     /// A tracepoint's record; needs tracefs.
@@ -54,7 +56,9 @@ impl At {
     /// The kernel function whose parameters the program reads.
     pub fn function(self) -> Option<&'static str> {
         match self {
-            Self::Fentry(function) | Self::Fexit(function) | Self::Kprobe(function) => Some(function),
+            Self::Fentry(function) | Self::Fexit(function) | Self::Kprobe(function) | Self::TpBtfNamed(_, function) => {
+                Some(function)
+            }
             Self::Kretprobe(_)
             | Self::TpBtf(_)
             | Self::RawTp(_)
@@ -75,7 +79,7 @@ impl fmt::Display for At {
             Self::Fexit(function) => write!(f, "fexit:{function}"),
             Self::Kprobe(function) => write!(f, "kprobe:{function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe:{function}"),
-            Self::TpBtf(name) => write!(f, "tp_btf:{name}"),
+            Self::TpBtf(name) | Self::TpBtfNamed(name, _) => write!(f, "tp_btf:{name}"),
             Self::RawTp(name) => write!(f, "raw_tp:{name}"),
             Self::Tracepoint(category, name) => write!(f, "tp:{category}:{name}"),
             Self::SockOps => f.write_str("sock_ops"),
@@ -103,6 +107,8 @@ pub struct Rung {
     pub classes: &'static [Class],
     /// What to attach, in this order.
     pub hooks: &'static [Hook],
+    /// What it cannot tell and a better one can.
+    pub cannot: &'static [&'static str],
 }
 
 impl fmt::Display for Rung {
@@ -181,7 +187,14 @@ const INTO_ACCEPT_QUEUE: &[Kind] = &[
 
 macro_rules! rung {
     ($classes:expr; $($program:ident @ $at:expr),+ $(,)?) => {
-        Rung { classes: $classes, hooks: &[$(Hook { program: Program::$program, at: $at }),+] }
+        rung!($classes; $($program @ $at),+; cannot: [])
+    };
+    ($classes:expr; $($program:ident @ $at:expr),+ ; cannot: [$($cannot:literal),* $(,)?]) => {
+        Rung {
+            classes: $classes,
+            hooks: &[$(Hook { program: Program::$program, at: $at }),+],
+            cannot: &[$($cannot),*],
+        }
     };
 }
 
@@ -330,6 +343,7 @@ pub const TABLE: &[Row] = &[
             Rung {
                 classes: &[Tracepoint],
                 hooks: &[],
+                cannot: &[],
             },
         ],
     },
@@ -345,7 +359,10 @@ pub const TABLE: &[Row] = &[
             rung!(&[Kprobe];
                 SynKretprobe @ At::Kretprobe("tcp_conn_request"), SynAllocKretprobe @ At::Kretprobe("inet_reqsk_alloc"),
                 SynackKprobe @ At::Kprobe("tcp_make_synack"), SynKprobe @ At::Kprobe("tcp_conn_request")),
-            rung!(&[Tracepoint]; SynConsumedTpBtf @ At::TpBtf("consume_skb")),
+            rung!(&[Tracepoint]; SynConsumedTpBtf @ At::TpBtf("consume_skb"); cannot: [
+                "the cause `no_memory`: it is `other`",
+                "which of several listeners on one address (SO_REUSEPORT) refused a SYN, why, or whether it sent a cookie",
+            ]),
         ],
     },
     Row {
@@ -412,6 +429,9 @@ pub const TABLE: &[Row] = &[
             Rung {
                 classes: &[Tracepoint],
                 hooks: &[],
+                cannot: &[
+                    "`cancelled`: a half-open connection that ICMP or `ss --kill` ended is `unknown`, two minutes later",
+                ],
             },
         ],
     },
@@ -425,10 +445,11 @@ pub const TABLE: &[Row] = &[
             rung!(&[Kprobe];
                 CookieKretprobe @ At::Kretprobe("cookie_v4_check"), CookieKretprobe @ At::Kretprobe("cookie_v6_check"),
                 CookieKprobe @ At::Kprobe("cookie_v4_check"), CookieKprobe @ At::Kprobe("cookie_v6_check")),
-            // The hook at dropped segments sees it.
+            rung!(&[Tracepoint]; CookieDroppedTpBtf @ At::TpBtfNamed("kfree_skb", "__traceiter_kfree_skb")),
             Rung {
                 classes: &[Tracepoint],
                 hooks: &[],
+                cannot: &["`cookie_rejected`, and `accept_refused` of a valid SYN cookie"],
             },
         ],
     },

@@ -357,7 +357,7 @@ impl Attacher<'_> {
             (At::Fexit(function), Loaded::FExit(program)) => program
                 .load(function, &self.btf)
                 .and_then(|()| program.attach().map(drop)),
-            (At::TpBtf(name), Loaded::BtfTracePoint(program)) => {
+            (At::TpBtf(name) | At::TpBtfNamed(name, _), Loaded::BtfTracePoint(program)) => {
                 program.load(name, &self.btf).and_then(|()| program.attach().map(drop))
             }
             (At::RawTp(name), Loaded::RawTracePoint(program)) => {
