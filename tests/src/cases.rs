@@ -7,6 +7,7 @@ mod listen;
 mod loopback;
 mod loss;
 mod process;
+mod queues;
 mod rungs;
 mod trouble;
 
@@ -32,6 +33,27 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("filters", filters::each),
     ("filter_pid", filters::pid),
     ("doctor", rungs::doctor),
+    ("queues_handshake", queues::handshake),
+    ("queues_expired", queues::expired),
+    ("queues_reset", queues::reset),
+    ("queues_cancelled", queues::cancelled),
+    ("queues_listener_closed", queues::listener_closed),
+    ("queues_six_connects", queues::six_connects),
+    ("queues_overflow_ignored", queues::overflow_ignored),
+    ("queues_overflow_reset", queues::overflow_reset),
+    ("queues_syn_queue_full", queues::syn_queue_full),
+    ("queues_max_syn_backlog", queues::max_syn_backlog),
+    ("queues_syn_queue_full_cookies", queues::syn_queue_full_cookies),
+    ("queues_cookies", queues::cookies),
+    ("queues_forged_cookie", queues::forged_cookie),
+    ("queues_cookie_overflow", queues::cookie_overflow),
+    ("queues_slow_acceptor", queues::slow_acceptor),
+    ("queues_slow_path", queues::slow_path),
+    ("queues_fastopen", queues::fastopen),
+    ("queues_defer_accept", queues::defer_accept),
+    ("queues_mapped", queues::mapped),
+    ("queues_reuseport", queues::reuseport),
+    ("queues_before", queues::before),
 ];
 
 /// What does not.

@@ -2,6 +2,7 @@
 
 pub mod helper;
 mod namespace;
+pub mod netstat;
 mod tracer;
 pub mod view;
 

@@ -36,6 +36,9 @@ pub struct Peer {
     server_isn: Option<u32>,
 }
 
+/// Any other route to loopback becomes a reject route (`fib6_is_reject`).
+const RTF_ANYCAST: u32 = 0x0010_0000;
+
 /// `struct in6_rtmsg` (`include/uapi/linux/ipv6_route.h`).
 #[derive(Default)]
 #[repr(C)]
@@ -78,7 +81,7 @@ pub fn prepare() -> Result<()> {
         dst: V6.octets(),
         dst_len: 64,
         metric: 1,
-        flags: u32::from(libc::RTF_UP),
+        flags: u32::from(libc::RTF_UP) | RTF_ANYCAST,
         ifindex: lo,
         ..Route6::default()
     };
@@ -170,8 +173,32 @@ impl Peer {
         self.send(FIN | ACK, ISN + 1, isn.wrapping_add(1))
     }
 
+    /// A router's word that the peer cannot be reached (ICMP, IPv4 only): it quotes the SYN-ACK.
+    pub fn unreachable(&self) -> Result<()> {
+        let isn = self.server_isn.context("no SYN-ACK came yet")?;
+        let (IpAddr::V4(from), IpAddr::V4(to)) = (self.local.ip(), self.server.ip()) else {
+            bail!("only for IPv4");
+        };
+        let quoted = packet(self.server, self.local, SYN | ACK, isn, ISN + 1);
+        // Destination unreachable: host.
+        let mut icmp = vec![3, 1, 0, 0, 0, 0, 0, 0];
+        icmp.extend(&quoted[..28]);
+        // The receiver reads the length of what is quoted.
+        icmp[8 + 2..8 + 4].copy_from_slice(&40_u16.to_be_bytes());
+        let sum = checksum(&icmp);
+        icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+        let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, 1, 0, 0];
+        packet.extend(from.octets());
+        packet.extend(to.octets());
+        packet.extend(icmp);
+        self.put(&packet)
+    }
+
     fn send(&self, flags: u8, seq: u32, ack: u32) -> Result<()> {
-        let packet = packet(self.local, self.server, flags, seq, ack);
+        self.put(&packet(self.local, self.server, flags, seq, ack))
+    }
+
+    fn put(&self, packet: &[u8]) -> Result<()> {
         let sent = match self.server {
             SocketAddr::V4(server) => {
                 let to = v4_address(*server.ip());

@@ -100,9 +100,11 @@ pub fn cookies(ip: IpAddr) -> Result<()> {
 /// An accept queue that holds one: a SYN that finds it full, a final ACK that does, and the one that waits there when
 /// the listener is closed.
 pub fn full_accept_queue(ip: IpAddr) -> Result<()> {
-    let listener = listener(ip, 0)?;
+    let listener = listener(ip, 8)?;
     let server = listener.local_addr()?;
     let (first, second) = (Peer::half_open(server, 3)?, Peer::half_open(server, 4)?);
+    // From the start so small a backlog would limit the SYN queue as well.
+    set_backlog(&listener, 0)?;
     first.ack()?;
     second.ack()?;
     Peer::new(server, 5)?.syn()?;
