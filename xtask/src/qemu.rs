@@ -16,6 +16,9 @@ use crate::{cache, cmd, output};
 
 const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
+/// Warnings are shown, since call traces are warnings; a soft lockup traces every CPU, since the one that is stuck may
+/// wait for another.
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 softlockup_all_cpu_backtrace=1";
 /// What a kernel says that will not go on.
 const DEATHS: &[&str] = &["Kernel panic", "soft lockup"];
 const SILENCE: Duration = Duration::from_secs(240);
@@ -125,7 +128,7 @@ impl Boot<'_> {
             // With cx16, QEMU 7.2's TCG corrupts flags and kernels die at random.
             .args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "1024"])
             .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"])
-            .args(["-nodefaults", "-append", "console=ttyS0 panic=-1 quiet"])
+            .args(["-nodefaults", "-append", COMMAND_LINE])
             .arg("-kernel")
             .arg(self.image)
             .arg("-initrd")
