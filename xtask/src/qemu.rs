@@ -16,6 +16,9 @@ use crate::{cache, cmd, output};
 
 const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
+/// Warnings are shown, since call traces are warnings; a soft lockup traces every CPU, since the one that is stuck may
+/// wait for another.
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 softlockup_all_cpu_backtrace=1";
 /// What a kernel says that will not go on.
 const DEATHS: &[&str] = &["Kernel panic", "soft lockup"];
 const SILENCE: Duration = Duration::from_secs(240);
@@ -122,10 +125,14 @@ impl Boot<'_> {
     fn command(&self) -> Command {
         let mut command = Command::new(QEMU);
         command
+            // One thread for all CPUs: with a thread each, QEMU before 8.1 can translate an instruction while another CPU
+            // patches it, and keep the old one (its commit deba78709ae8 is the fix). The kernel patches its code by way of
+            // int3 whenever a tracepoint is switched; a CPU that keeps the int3 takes it for ever, or dies of it.
+            .args(["-accel", "tcg,thread=single"])
             // With cx16, QEMU 7.2's TCG corrupts flags and kernels die at random.
-            .args(["-accel", "tcg", "-cpu", "max,-cx16", "-smp", "2", "-m", "1024"])
+            .args(["-cpu", "max,-cx16", "-smp", "2", "-m", "1024"])
             .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"])
-            .args(["-nodefaults", "-append", "console=ttyS0 panic=-1 quiet"])
+            .args(["-nodefaults", "-append", COMMAND_LINE])
             .arg("-kernel")
             .arg(self.image)
             .arg("-initrd")
