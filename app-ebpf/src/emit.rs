@@ -167,17 +167,20 @@ impl Subject {
         }
     }
 
-    /// A child is put into the accept queue of a listener.
+    /// A child is put into the accept queue of a listener: now, or when it was made a moment ago. Returns when.
     #[inline(always)]
-    pub fn is_queued(&self, listener: u64) {
-        let queued_ns = self.envelope.time_ns;
+    pub fn is_queued(&self, listener: u64, now: bool) -> u64 {
+        let mut queued_ns = self.envelope.time_ns;
         lives::begin(self.key, |life| {
             life.queued = 1;
             life.listener = listener;
-            if life.queued_ns == 0 {
+            if now || life.queued_ns == 0 {
                 life.queued_ns = queued_ns;
+            } else {
+                queued_ns = life.queued_ns;
             }
         });
+        queued_ns
     }
 
     /// Nanoseconds since it was put into the accept queue, or `UNKNOWN`.

@@ -34,9 +34,12 @@ pub struct Softirq {
     pub timer_key: RequestKey,
     pub timer_listening: u32,
     pub timer_retrans: u32,
-    /// `cookie_v4_check` and `cookie_v6_check`, kprobe: their arguments.
+    /// `cookie_v4_check` and `cookie_v6_check`, from entry to return, where the segment may be gone: the listener, 0 for
+    /// a segment that is no ACK, and what the segment said.
     pub cookie_listener: u64,
-    pub cookie_skb: u64,
+    pub cookie_key: RequestKey,
+    /// The dropped segment that ended a half-open connection, or was refused for it.
+    pub dropped_skb: u64,
 }
 
 /// This CPU's.

