@@ -84,7 +84,7 @@ pub fn before<M: Mem>(key: &RequestKey, req: Req<M>) {
         req: req.key(),
         seen_s: seconds(now),
         refusals: 0,
-        synacks: 0,
+        synacks: 1,
         reserved: 0,
     };
     if REQUESTS.insert(key, request, u64::from(BPF_NOEXIST)).is_err() && REQUESTS.get_ptr(key).is_none() {

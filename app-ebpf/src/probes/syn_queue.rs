@@ -36,13 +36,13 @@ where
 
 #[inline(always)]
 fn joined<M: Mem>(sk: u64, req: u64, via: Program) {
+    if let Some(softirq) = softirq() {
+        softirq.taken = 1;
+    }
     let req = request::<M>(req);
     // Another CPU may have taken the same SYN a moment before.
     if !req.is_queued() {
         return;
-    }
-    if let Some(softirq) = softirq() {
-        softirq.taken = 1;
     }
     if let Some(listener) = M::tcp(sk as *const u8) {
         half_open::joined(listener, req, false, via);
