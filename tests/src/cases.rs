@@ -3,6 +3,7 @@
 mod accept;
 mod connect;
 mod filters;
+mod flood;
 mod listen;
 mod loopback;
 mod loss;
@@ -64,6 +65,8 @@ pub const ONCE: &[(&str, fn())] = &[
     ("ring_buffer_loss_is_counted", loss::ring_buffer),
     ("slow_output_loss_is_counted", loss::slow_output),
     ("full_table_is_counted", loss::socket_table),
+    ("full_request_table_is_counted", loss::request_table),
+    ("syn_flood", flood::syn_flood),
     ("count_and_duration", process::count_and_duration),
     ("signals_end_with_a_summary", process::signals),
     ("closed_pipe_is_a_clean_end", process::closed_pipe),

@@ -270,6 +270,20 @@ impl Peer {
     }
 }
 
+/// So many SYNs to an IPv4 listener, each from another peer, and never a word more: a SYN flood.
+pub fn flood(server: SocketAddr, count: u32) -> Result<()> {
+    const PORTS: u32 = 50_000;
+    let first = Peer::new(server, 0)?;
+    let [a, b, c, _] = V4.octets();
+    for number in 0..count {
+        let host = u8::try_from(1 + number / PORTS).context("a flood has at most 12 million SYNs")?;
+        let port = u16::try_from(10_000 + number % PORTS)?;
+        let from = SocketAddr::from((Ipv4Addr::new(a, b, c, host), port));
+        first.put(&packet(from, server, SYN, ISN, 0))?;
+    }
+    Ok(())
+}
+
 /// A segment without payload, in its packet.
 fn packet(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
     let mut tcp = Vec::with_capacity(20);

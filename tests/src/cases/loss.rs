@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
+use socklife::scene::peer::{self, Peer};
 
 use crate::harness::{Events, Namespace, Tracer, helper::connections, socklife};
 
@@ -145,4 +146,38 @@ pub fn socket_table() {
             .all(|line| line["stage"] == "socket_table_full")
     );
     assert!(events.stderr.contains("table full"), "{}", events.stderr);
+}
+
+/// More half-open connections than the table holds: each SYN is told, and for the rest it is said.
+pub fn request_table() {
+    let namespace = Namespace::new();
+    let tracer = Tracer::spawn(trace(
+        &namespace,
+        &["--event", "syn_queued,half_open_ended", "--max-sockets", "3"],
+    ));
+    namespace.run(|| {
+        peer::prepare().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = listener.local_addr().unwrap();
+        let peers: Vec<_> = (0..13).map(|number| Peer::half_open(server, number).unwrap()).collect();
+        peers.iter().for_each(|peer| peer.reset().unwrap());
+    });
+    tracer.wait_for("half_open_ended", 3);
+    let events = tracer.stop();
+    assert_eq!(events.of("syn_queued").len(), 13);
+    assert_eq!(events.of("half_open_ended").len(), 3, "as many as the table holds");
+    let told: u64 = events
+        .of("lost")
+        .iter()
+        .map(|line| {
+            assert_eq!(line["stage"], "request_table_full", "{line}");
+            line["count"].as_u64().unwrap()
+        })
+        .sum();
+    assert_eq!(told, 10, "{:#?}", events.of("lost"));
+    assert!(
+        events.stderr.contains("half-open connections not remembered"),
+        "{}",
+        events.stderr
+    );
 }

@@ -1,0 +1,96 @@
+//! A SYN flood: events are held back, nothing is miscounted, memory stays as it is.
+
+use std::fs;
+
+use serde_json::Value;
+use socklife::scene::{
+    peer,
+    queues::{listener, sysctl},
+};
+
+use crate::harness::{Namespace, Tracer, netstat::Netstat, socklife};
+
+/// A machine without an emulator in between takes so many in a few seconds.
+const SYNS: u32 = 200_000;
+/// One that is emulated takes a tenth.
+const EMULATED: u32 = 20_000;
+/// How many of them a second are shown one by one.
+const SAMPLE: u64 = 1_000;
+
+/// Half of it with SYN cookies off, half with them on.
+pub fn syn_flood() {
+    let emulated = fs::read_to_string("/proc/cpuinfo").unwrap().contains("QEMU TCG");
+    let count = if emulated { EMULATED } else { SYNS };
+    let namespace = Namespace::new();
+    let mut trace = socklife();
+    trace.args(["trace", "-o", "json", "--netns", &namespace.inode.to_string()]);
+    trace.args(["--event", "syn_queued,syn_refused,cookie_sent,listener"]);
+    trace.args(["--sample", &SAMPLE.to_string()]);
+    let tracer = Tracer::spawn(trace);
+    let before = resident(tracer.child.id());
+    let (refused, cookies) = namespace.run(move || {
+        peer::prepare().unwrap();
+        let before = Netstat::now();
+        for syncookies in [0, 1] {
+            sysctl("tcp_syncookies", syncookies).unwrap();
+            let listener = listener([127, 0, 0, 1].into(), 64).unwrap();
+            peer::flood(listener.local_addr().unwrap(), count / 2).unwrap();
+        }
+        let after = Netstat::now();
+        (
+            after.since(&before, "ListenDrops"),
+            after.since(&before, "SyncookiesSent"),
+        )
+    });
+    // A listener tells its totals when it is closed.
+    tracer.wait_for("listener", 2);
+    let after = resident(tracer.child.id());
+    let events = tracer.stop();
+    assert!(events.status.success(), "{}", events.stderr);
+    assert!(events.stderr.contains("none lost"), "{}", events.stderr);
+
+    let mut last: Vec<&Value> = Vec::new();
+    for event in events.of("listener") {
+        last.retain(|old| old["cookie"] != event["cookie"]);
+        last.push(event);
+    }
+    assert_eq!(last.len(), 2);
+    let sum = |figure: &dyn Fn(&Value) -> u64| last.iter().map(|event| figure(event)).sum::<u64>();
+    let queued = sum(&|event| event["syn_queued_total"].as_u64().unwrap());
+    let sent = sum(&|event| event["cookie_sent_total"].as_u64().unwrap());
+    let all_refused = sum(&|event| {
+        let causes = event["syn_refused_total"].as_object().unwrap();
+        causes.values().map(|count| count.as_u64().unwrap()).sum()
+    });
+    assert!(refused > 0 && cookies > 0);
+    assert_eq!((all_refused, sent), (refused, cookies), "the kernel's own counts");
+    assert_eq!(queued + all_refused + sent, u64::from(count));
+
+    let mut held = 0;
+    for (kind, total) in [
+        ("syn_queued", queued),
+        ("syn_refused", all_refused),
+        ("cookie_sent", sent),
+    ] {
+        let counted: u64 = events
+            .of("lost")
+            .iter()
+            .filter(|line| line["kind"] == kind)
+            .map(|line| {
+                assert_eq!(line["stage"], "sampled", "{line}");
+                line["count"].as_u64().unwrap()
+            })
+            .sum();
+        assert_eq!(events.of(kind).len() as u64 + counted, total, "{kind}");
+        held += counted;
+    }
+    assert!(held > 0, "a flood of {count} was shown one by one");
+    assert!(after < 64 << 10, "{before} KiB, then {after} KiB");
+}
+
+/// Memory of a process, in KiB.
+fn resident(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
