@@ -1,12 +1,14 @@
 //! What happened to this connection? socklife tells the life of TCP sockets, seen with eBPF.
 //!
 //! The way of an event: the programs of `app-ebpf` write a record to a ring buffer; [`kernel`] loads and attaches them
-//! and hands the records out; [`event`] decodes; [`output`] shows; [`cli`] has one file for each subcommand.
+//! and hands the records out; [`event`] decodes; [`model`] is what events come to, [`view`] what is shown of that, [`output`]
+//! how; [`cli`] has one file for each subcommand.
 
 pub mod cli;
 mod clock;
 pub mod event;
 pub mod kernel;
+pub mod model;
 pub mod netns;
 pub mod output;
 pub mod scene;

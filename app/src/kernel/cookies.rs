@@ -2,20 +2,13 @@
 //! `sock_diag(7)` asks for all of them (`sock_diag_save_cookie`). What it answers is thrown away.
 
 use std::{
-    collections::HashMap,
-    fs::{self, File},
     io::{Error, Result},
-    os::{
-        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-        unix::fs::MetadataExt as _,
-    },
-    path::{Path, PathBuf},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
 };
 
 use bytemuck::{Pod, Zeroable};
 
-/// More namespaces than that are left alone: each costs two dumps.
-const NAMESPACES: usize = 1024;
+use super::namespaces;
 
 /// `NETLINK_SOCK_DIAG`, `SOCK_DIAG_BY_FAMILY` (`include/uapi/linux/sock_diag.h`).
 const NETLINK_SOCK_DIAG: i32 = 4;
@@ -43,11 +36,11 @@ const _: () = assert!(size_of::<Request>() == 16 + 56);
 /// Sees to it that every TCP socket of this namespace, or of all, has a cookie. Best effort: without it, what is older
 /// than the trace may have no cookie in `kprobe` and `tracepoint`, and unknown is shown as unknown.
 pub fn ask(netns: u32) {
-    let namespaces = namespaces(netns);
+    let namespaces = namespaces::find(netns);
     let asking = std::thread::spawn(move || {
         for namespace in namespaces {
             // SAFETY: moves this thread, which ends here, to a namespace that the descriptor names.
-            if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } == 0 {
+            if unsafe { libc::setns(namespace.file.as_raw_fd(), libc::CLONE_NEWNET) } == 0 {
                 for family in [libc::AF_INET, libc::AF_INET6] {
                     let _ = dump(family);
                 }
@@ -55,38 +48,6 @@ pub fn ask(netns: u32) {
         }
     });
     let _ = asking.join();
-}
-
-/// The network namespaces that threads live in, and those that `ip netns` keeps.
-pub fn namespaces(wanted: u32) -> Vec<File> {
-    let mut found = HashMap::new();
-    let processes = entries("/proc".as_ref());
-    let threads = processes.flat_map(|process| entries(&process.join("task")));
-    for path in threads
-        .map(|thread| thread.join("ns/net"))
-        .chain(entries("/run/netns".as_ref()))
-    {
-        let Ok(inode) = fs::metadata(&path).map(|file| file.ino()) else {
-            continue;
-        };
-        if (wanted == 0 || inode == u64::from(wanted))
-            && found.len() < NAMESPACES
-            && !found.contains_key(&inode)
-            && let Ok(file) = File::open(&path)
-        {
-            found.insert(inode, file);
-        }
-        if wanted != 0 && !found.is_empty() {
-            break;
-        }
-    }
-    found.into_values().collect()
-}
-
-/// What a folder holds; nothing if it cannot be read.
-fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries.map(|entry| entry.path())
 }
 
 /// Has the kernel list every TCP socket of this thread's namespace.

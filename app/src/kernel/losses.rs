@@ -21,6 +21,8 @@ pub enum Stage {
     Kernel(Missed),
     /// The kernel did not run a program that was at work on that CPU already.
     ProgramBusy,
+    /// Not lost: one listener's events came too fast to show each, and are counted only.
+    Sampled,
 }
 
 impl Stage {
@@ -31,7 +33,17 @@ impl Stage {
             Self::Output => "output",
             Self::Kernel(missed) => missed.name(),
             Self::ProgramBusy => "program_busy",
+            Self::Sampled => "sampled",
         }
+    }
+
+    /// Whether what is counted here is events that are missing. A socket that is not remembered costs its durations, and
+    /// a listener that is not counted its totals.
+    const fn costs_events(self) -> bool {
+        !matches!(
+            self,
+            Self::Sampled | Self::Kernel(Missed::SocketTable | Missed::ListenerTable)
+        )
     }
 }
 
@@ -80,6 +92,11 @@ impl fmt::Display for Loss {
                 "{} times a listener was not counted: table full, its totals are too low",
                 self.count
             ),
+            Stage::Sampled => write!(
+                f,
+                "{} {kind} counted only: too many in a second for one listener (--sample 0 shows each)",
+                self.count
+            ),
             Stage::Kernel(Missed::CallTable) => write!(
                 f,
                 "{} calls not remembered: table full, their events are lost",
@@ -96,6 +113,7 @@ pub struct Losses {
     output: [AtomicU64; KINDS],
     kernel: [AtomicU64; MISSED],
     busy: AtomicU64,
+    sampled: [AtomicU64; KINDS],
 }
 
 impl Losses {
@@ -123,6 +141,13 @@ impl Losses {
         self.busy.store(total, Relaxed);
     }
 
+    /// The kernel's own count.
+    pub(super) fn set_sampled(&self, slot: usize, total: u64) {
+        if let Some(counter) = self.sampled.get(slot) {
+            counter.store(total, Relaxed);
+        }
+    }
+
     fn totals(&self) -> impl Iterator<Item = Loss> + '_ {
         let of = |stage, counters: &[AtomicU64; KINDS], kind: Kind| Loss {
             stage,
@@ -135,6 +160,7 @@ impl Losses {
                 [
                     of(Stage::RingBuffer, &self.ring, *kind),
                     of(Stage::Output, &self.output, *kind),
+                    of(Stage::Sampled, &self.sampled, *kind),
                 ]
             })
             .chain(Missed::ALL.iter().map(|missed| Loss {
@@ -152,6 +178,19 @@ impl Losses {
     /// Everything that was lost so far.
     pub fn all(&self) -> Vec<Loss> {
         self.totals().filter(|loss| loss.count > 0).collect()
+    }
+
+    /// How many events were lost.
+    pub fn lost(&self) -> u64 {
+        self.totals()
+            .filter(|loss| loss.stage.costs_events())
+            .map(|loss| loss.count)
+            .sum()
+    }
+
+    /// How many events were counted only.
+    pub fn sampled(&self) -> u64 {
+        self.sampled.iter().map(|counter| counter.load(Relaxed)).sum()
     }
 }
 
@@ -209,5 +248,28 @@ mod tests {
         losses.output_full(Kind::Accepted);
         assert_eq!(told.news(&losses), [accepted(1)]);
         assert_eq!(losses.all(), [accepted(3), sockets]);
+        assert_eq!(
+            (losses.lost(), losses.sampled()),
+            (3, 0),
+            "the sockets' events are there"
+        );
+    }
+
+    #[test]
+    fn what_is_counted_only_is_not_lost() {
+        let losses = Losses::default();
+        let mut told = Told::default();
+        losses.set_sampled(Kind::SynRefused as usize, 9);
+        let sampled = Loss {
+            stage: Stage::Sampled,
+            kind: Some(Kind::SynRefused),
+            count: 9,
+        };
+        assert_eq!(told.news(&losses), [sampled]);
+        assert_eq!((losses.lost(), losses.sampled()), (0, 9));
+        assert!(
+            sampled.to_string().starts_with("9 syn_refused counted only"),
+            "{sampled}"
+        );
     }
 }

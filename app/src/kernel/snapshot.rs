@@ -14,7 +14,7 @@ use aya::{
 };
 use socklife_abi::program::Program;
 
-use super::cookies;
+use super::namespaces;
 
 /// Walks every TCP socket of this namespace, or of all. A namespace that cannot be entered is left out: what is in there
 /// is known from its next event on.
@@ -26,10 +26,10 @@ pub fn take(ebpf: &mut Ebpf, netns: u32) -> Result<()> {
         .try_into()
         .context("the snapshot is no iterator")?;
     let mut walks = Vec::new();
-    for namespace in cookies::namespaces(netns) {
+    for namespace in namespaces::find(netns) {
         let link = program.attach().context("cannot attach the iterator over sockets")?;
         walks.push((
-            namespace,
+            namespace.file,
             program.take_link(link).context("cannot keep the iterator's link")?,
         ));
     }

@@ -124,6 +124,7 @@ impl Counters {
     pub fn read_into(&self, losses: &Losses) -> Result<()> {
         for slot in 0..KINDS {
             losses.set_ring(slot, sum(&self.lost, slot)?);
+            losses.set_sampled(slot, sum(&self.held, slot)?);
         }
         for slot in 0..MISSED {
             losses.set_kernel(slot, sum(&self.missed, slot)?);

@@ -1,0 +1,75 @@
+//! The network namespaces of this machine: those that threads live in, and those that `ip netns` keeps.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fs::{self, File},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+};
+
+/// More namespaces than that are left alone: each costs system calls at the start.
+const MOST: usize = 1024;
+
+/// A network namespace that was found.
+pub struct Namespace {
+    /// Its inode, which is its name in events.
+    pub inode: u32,
+    /// The namespace itself; keeps it alive.
+    pub file: File,
+    /// The folder in /proc of the thread that was found in it first; nobody for one that only has a name.
+    pub task: Option<PathBuf>,
+}
+
+/// This namespace, or all of them.
+pub fn find(wanted: u32) -> Vec<Namespace> {
+    let mut found = HashMap::new();
+    let threads = entries("/proc".as_ref()).flat_map(|process| entries(&process.join("task")));
+    let inhabited = threads.map(|thread| (thread.join("ns/net"), Some(thread)));
+    let named = entries("/run/netns".as_ref()).map(|path| (path, None));
+    for (path, task) in inhabited.chain(named) {
+        let Some(inode) = fs::metadata(&path).ok().and_then(|file| u32::try_from(file.ino()).ok()) else {
+            continue;
+        };
+        let room = found.len() < MOST;
+        if (wanted == 0 || inode == wanted)
+            && let Entry::Vacant(entry) = found.entry(inode)
+            && room
+            && let Ok(file) = File::open(&path)
+        {
+            entry.insert(Namespace { inode, file, task });
+        }
+        if wanted != 0 && !found.is_empty() {
+            break;
+        }
+    }
+    found.into_values().collect()
+}
+
+/// What a folder holds; nothing if it cannot be read.
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::MetadataExt as _};
+
+    use super::find;
+
+    #[test]
+    fn our_own_is_found_with_a_thread_of_it() {
+        let own = fs::metadata("/proc/self/ns/net").expect("our own").ino();
+        let own = u32::try_from(own).expect("32 bits");
+        let found = find(own);
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].inode, own);
+        assert!(
+            found[0]
+                .task
+                .as_ref()
+                .is_some_and(|task| task.join("net/netstat").exists())
+        );
+        assert!(find(1).is_empty(), "no namespace");
+    }
+}

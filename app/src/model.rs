@@ -1,0 +1,19 @@
+//! What events come to: state, without I/O. It cannot tell a live event from a recorded one.
+
+mod acceptors;
+mod figures;
+mod listener;
+mod listeners;
+pub mod reconcile;
+mod waiters;
+mod waits;
+
+#[cfg(test)]
+pub mod sample;
+
+pub use acceptors::{Acceptor, Acceptors};
+pub use figures::Figures;
+pub use listener::{Key, Listener, Process};
+pub use listeners::Listeners;
+pub use waiters::Oldest;
+pub use waits::{Summary, Waits};
