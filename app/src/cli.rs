@@ -4,6 +4,7 @@ mod args;
 mod demo;
 mod doctor;
 mod generate;
+mod queues;
 mod trace;
 
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ use clap::{Parser, Subcommand};
         sudo socklife trace                     everything, live\n  \
         sudo socklife trace --port 8080         one service, both ends\n  \
         sudo socklife trace -e connect_failed   connects that fail, with their errno\n  \
+        sudo socklife queues                    each listener's two queues, every second\n  \
         sudo socklife doctor                    what this kernel lets socklife see"
 )]
 pub struct Cli {
@@ -35,6 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Trace(trace::Trace),
+    Queues(queues::Queues),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),
     Generate(generate::Generate),
@@ -49,6 +52,7 @@ impl Cli {
     pub fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Trace(trace) => trace.run(),
+            Command::Queues(queues) => queues.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Demo(demo) => demo.run(),
             Command::Generate(generate) => generate.run(),

@@ -7,9 +7,12 @@
 pub mod cli;
 mod clock;
 pub mod event;
+mod holders;
 pub mod kernel;
 pub mod model;
 pub mod netns;
 pub mod output;
 pub mod scene;
+mod self_check;
 mod stream;
+pub mod view;

@@ -1,7 +1,7 @@
 //! What events come to: state, without I/O. It cannot tell a live event from a recorded one.
 
 mod acceptors;
-mod figures;
+pub mod figures;
 mod listener;
 mod listeners;
 pub mod reconcile;

@@ -1,13 +1,23 @@
-//! How events leave the program: as text for people, as JSON lines for programs.
+//! How events and views leave the program: as text for people, as JSON lines for programs.
 
+mod blocks;
+mod grouped;
 mod json;
+mod line;
 mod sanitize;
+pub mod screen;
+mod stdout;
 mod text;
 mod writer;
 
 use clap::ValueEnum;
 
-pub use writer::{Output, Sent, start};
+pub use blocks::Blocks;
+pub use grouped::Grouped;
+pub use json::lost;
+pub use line::Line;
+pub use sanitize::Comm;
+pub use writer::{Output, start};
 
 /// The format.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -17,4 +27,17 @@ pub enum Format {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+/// What became of something that was handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// It is on its way.
+    Yes,
+    /// It was lost, and counted.
+    Lost,
+    /// Nobody asked for it.
+    Unwanted,
+    /// The writer is gone.
+    Closed,
 }

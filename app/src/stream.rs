@@ -1,4 +1,7 @@
-//! From the ring buffer to the output, until something ends it.
+//! From the ring buffer to whoever takes events, until something ends it.
+
+mod events;
+mod queues;
 
 use std::{
     io::Write as _,
@@ -8,7 +11,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::maps::{MapData, RingBuf};
-use socklife_abi::counter::Missed;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
@@ -18,16 +20,63 @@ use tokio::{
 
 use crate::{
     event::Event,
-    kernel::{Losses, Stage, Told, Tracer},
-    output::{Output, Sent},
+    kernel::{Counters, Loss, Losses, Told, Tracer},
+    model::reconcile::Verdict,
+    output::{Grouped, Sent},
+    self_check::{Checked, SelfCheck},
 };
+
+pub use events::Events;
+pub use queues::{Queues, Shown};
 
 /// Programs wake us only when the ring buffer is a quarter full; what is less than that waits no longer than this.
 const DRAIN: Duration = Duration::from_millis(5);
 /// How often the kernel's counters are read and losses are told.
 const COUNT: Duration = Duration::from_secs(1);
+/// How often half-open connections that nobody saw end are looked for: they are known by two minutes of silence.
+const SWEEP: Duration = Duration::from_secs(10);
 /// How long the output may stand still at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Where events go, and what is made of them.
+pub trait Sink {
+    /// How often something is to be shown, where that is not with each event.
+    fn interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// Takes an event; never waits.
+    fn event(&mut self, event: Event) -> Sent;
+
+    /// Takes an event that no hook sent, but user space made of what the kernel side remembers.
+    fn made(&mut self, event: Event) -> Sent {
+        self.event(event)
+    }
+
+    /// Once a second: what was lost since, and what the kernel side counted.
+    fn second(&mut self, news: &[Loss], counters: &Counters) -> Result<()>;
+
+    /// An interval is over, and everything that happened in it was handed in. False when it was the last that is wanted.
+    fn show(&mut self, counters: &Counters) -> Result<bool> {
+        let _ = counters;
+        Ok(true)
+    }
+
+    /// The terminal has another size.
+    fn resized(&mut self) {}
+
+    /// It ends, and everything is still attached: while it is detached, one hook after the other, depths are not right.
+    fn closing(&mut self, counters: &Counters) -> Result<()> {
+        let _ = counters;
+        Ok(())
+    }
+
+    /// Everything was handed in, and nothing is attached any more; this was lost since the last second.
+    fn end(&mut self, news: &[Loss], counters: &Counters) -> Result<()>;
+
+    /// Waits until the output has it all, but not for an output that stands still for so long.
+    fn finish(self, patience: Duration) -> Result<()>;
+}
 
 /// When to end by itself.
 #[derive(Debug, Default)]
@@ -38,6 +87,15 @@ pub struct Limits {
     pub duration: Option<Duration>,
     /// When somebody says so.
     pub until: Option<oneshot::Receiver<()>>,
+}
+
+/// What is compared with the kernel's counters at the end.
+#[derive(Default)]
+pub struct Check<'a> {
+    /// How; `None` for nothing.
+    pub check: Option<&'a SelfCheck>,
+    /// Say also what did not move.
+    pub all: bool,
 }
 
 /// What went through.
@@ -51,10 +109,18 @@ impl Passed {
     fn done(&self, limits: &Limits) -> bool {
         self.closed || limits.count.is_some_and(|count| self.events >= count)
     }
+
+    fn note(&mut self, sent: Sent) {
+        match sent {
+            Sent::Yes => self.events += 1,
+            Sent::Lost | Sent::Unwanted => {}
+            Sent::Closed => self.closed = true,
+        }
+    }
 }
 
 /// Streams until a limit, a signal, or the end of the output; then tells what was seen and lost.
-pub fn run(tracer: Tracer, output: Output, losses: &Losses, mut limits: Limits) -> Result<()> {
+pub fn run<S: Sink>(tracer: Tracer, mut sink: S, losses: &Losses, mut limits: Limits, check: &Check<'_>) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -62,26 +128,37 @@ pub fn run(tracer: Tracer, output: Output, losses: &Losses, mut limits: Limits) 
     let started = Instant::now();
     let mut passed = Passed::default();
     let mut told = Told::default();
-    let streamed = runtime.block_on(stream(tracer, &output, losses, &mut limits, &mut passed, &mut told));
-    let finished = output.finish(PATIENCE);
-    streamed?;
+    let streamed = runtime.block_on(stream(
+        tracer,
+        &mut sink,
+        losses,
+        &mut limits,
+        check,
+        &mut passed,
+        &mut told,
+    ));
+    let finished = sink.finish(PATIENCE);
+    let checked = streamed?;
     let news = told.news(losses);
     tell(&news);
     finished?;
     summary(&passed, losses, started.elapsed());
+    verdicts(&checked, check.all);
     Ok(())
 }
 
-async fn stream(
+async fn stream<S: Sink>(
     mut tracer: Tracer,
-    output: &Output,
+    sink: &mut S,
     losses: &Losses,
     limits: &mut Limits,
+    check: &Check<'_>,
     passed: &mut Passed,
     told: &mut Told,
-) -> Result<()> {
+) -> Result<Vec<Checked>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut resize = signal(SignalKind::window_change()).context("cannot watch for SIGWINCH")?;
     let fd = tracer
         .ring
         .as_fd()
@@ -91,9 +168,11 @@ async fn stream(
     let readable = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
         .map_err(std::io::Error::from)
         .context("cannot watch the ring buffer")?;
-    let mut drain_tick = interval(DRAIN);
-    drain_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut count_tick = interval(COUNT);
+    let mut drain_tick = ticks(DRAIN);
+    let mut count_tick = ticks(COUNT);
+    let mut sweep_tick = ticks(SWEEP);
+    let shows = sink.interval();
+    let mut show_tick = ticks(shows.unwrap_or(COUNT));
     let (duration, until) = (limits.duration, limits.until.take());
     let limits = &*limits;
     let end = async move {
@@ -113,36 +192,62 @@ async fn stream(
             _ = terminate.recv() => break,
             () = &mut end => break,
             guard = readable.readable() => {
-                drain(&mut tracer.ring, output, limits, passed);
+                drain(&mut tracer.ring, sink, limits, passed);
                 guard.context("cannot watch the ring buffer")?.clear_ready();
             }
-            _ = drain_tick.tick() => drain(&mut tracer.ring, output, limits, passed),
+            _ = drain_tick.tick() => drain(&mut tracer.ring, sink, limits, passed),
+            _ = show_tick.tick(), if shows.is_some() => {
+                drain(&mut tracer.ring, sink, limits, passed);
+                if !sink.show(&tracer.counters)? {
+                    break;
+                }
+            }
+            _ = resize.recv() => sink.resized(),
             _ = count_tick.tick() => {
                 tracer.tell_log();
                 tracer.counters.read_into(losses)?;
                 let news = told.news(losses);
-                tell(&news);
+                drain(&mut tracer.ring, sink, limits, passed);
+                sink.second(&news, &tracer.counters)?;
                 if reader_is_gone() {
                     break;
+                }
+            }
+            _ = sweep_tick.tick() => {
+                for event in tracer.counters.sweep()? {
+                    passed.note(sink.made(event));
                 }
             }
         }
     }
     tracer.tell_log();
+    drain(&mut tracer.ring, sink, limits, passed);
+    sink.closing(&tracer.counters)?;
+    // To detach takes a while, and happens in no order: what is compared must be counted by all.
+    let checked = match check.check {
+        Some(check) => check.look(&tracer.counters)?,
+        None => Vec::new(),
+    };
     // What was sent before the end belongs to it.
     let (mut ring, counters) = tracer.detach();
-    drain(&mut ring, output, limits, passed);
-    counters.read_into(losses)
+    drain(&mut ring, sink, limits, passed);
+    counters.read_into(losses)?;
+    let news = told.news(losses);
+    sink.end(&news, &counters)?;
+    Ok(checked)
 }
 
-fn drain(ring: &mut RingBuf<MapData>, output: &Output, limits: &Limits, passed: &mut Passed) {
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
+}
+
+fn drain<S: Sink>(ring: &mut RingBuf<MapData>, sink: &mut S, limits: &Limits, passed: &mut Passed) {
     while !passed.done(limits) {
         let Some(record) = ring.next() else { break };
-        let Some(event) = Event::decode(&record) else { continue };
-        match output.send(event) {
-            Sent::Yes => passed.events += 1,
-            Sent::Lost => {}
-            Sent::Closed => passed.closed = true,
+        if let Some(event) = Event::decode(&record) {
+            passed.note(sink.event(event));
         }
     }
 }
@@ -159,7 +264,8 @@ fn reader_is_gone() -> bool {
     ready == 1 && poll.revents & libc::POLLERR != 0
 }
 
-fn tell(news: &[crate::kernel::Loss]) {
+/// Says on standard error what was lost.
+pub fn tell(news: &[Loss]) {
     let mut stderr = std::io::stderr().lock();
     for loss in news {
         // There is nobody left to tell if this fails.
@@ -168,21 +274,38 @@ fn tell(news: &[crate::kernel::Loss]) {
 }
 
 fn summary(passed: &Passed, losses: &Losses, elapsed: Duration) {
-    let lost: u64 = losses
-        .all()
-        .iter()
-        // A socket that is not remembered costs its durations, not its events.
-        .filter(|loss| loss.stage != Stage::Kernel(Missed::SocketTable))
-        .map(|loss| loss.count)
-        .sum();
+    let lost = match losses.lost() {
+        0 => "none lost".to_owned(),
+        lost => format!("{} lost", Grouped(lost)),
+    };
+    let sampled = match losses.sampled() {
+        0 => String::new(),
+        sampled => format!(", {} counted only (flood; --sample 0 shows each)", Grouped(sampled)),
+    };
     eprintln!(
-        "socklife: {} events in {:.1} s, {}",
-        passed.events,
+        "socklife: {} events in {:.1} s, {lost}{sampled}",
+        Grouped(passed.events),
         elapsed.as_secs_f64(),
-        if lost == 0 {
-            "none lost".to_owned()
-        } else {
-            format!("{lost} lost")
-        }
     );
+}
+
+fn verdicts(checked: &[Checked], all: bool) {
+    for Checked { netns, compared } in checked {
+        match compared {
+            Some(compared) => {
+                let verdict = Verdict {
+                    netns: *netns,
+                    compared,
+                    all,
+                };
+                if verdict.is_worth_saying() {
+                    eprintln!("socklife: {verdict}");
+                }
+            }
+            None if all => eprintln!(
+                "socklife: netns {netns}: cannot be compared, the process that lived there is gone or moved away"
+            ),
+            None => {}
+        }
+    }
 }

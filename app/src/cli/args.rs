@@ -7,16 +7,16 @@ use clap::Args;
 use ipnet::IpNet;
 use socklife_abi::{config::Filter, event::Kind};
 
-use crate::{kernel::Class, kernel::Wanted, netns};
+use crate::{
+    kernel::{Class, Tracer, Wanted},
+    netns,
+    self_check::{self, SelfCheck},
+};
 
-/// Which sockets and events to show.
+/// Which sockets to look at.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
-pub struct FilterArgs {
-    /// Sockets of this process: what it binds, connects or accepts, and what then happens to that.
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pid: Option<u32>,
-
+pub struct SocketArgs {
     /// Either end has this port.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     port: Option<u16>,
@@ -24,10 +24,6 @@ pub struct FilterArgs {
     /// This end has this port.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     lport: Option<u16>,
-
-    /// The other end has this port.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    rport: Option<u16>,
 
     /// Either end is in this network: 10.0.0.0/8, 2001:db8::/32, 192.0.2.7.
     #[arg(long, value_name = "CIDR", value_parser = network)]
@@ -44,6 +40,22 @@ pub struct FilterArgs {
     /// IPv6 only.
     #[arg(short = '6', long)]
     ipv6: bool,
+}
+
+/// Which sockets and events to show.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
+pub struct FilterArgs {
+    /// Sockets of this process: what it binds, connects or accepts, and what then happens to that.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
+    pid: Option<u32>,
+
+    #[command(flatten)]
+    sockets: SocketArgs,
+
+    /// The other end has this port.
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    rport: Option<u16>,
 
     /// Only these kinds of events, separated by commas.
     #[arg(short, long = "event", value_name = "KIND", value_delimiter = ',', value_parser = kind)]
@@ -96,9 +108,28 @@ impl FilterArgs {
     pub fn filter(&self) -> Result<Filter> {
         let mut filter = Filter {
             pid: self.pid.unwrap_or(0),
+            rport: self.rport.unwrap_or(0),
+            ..self.sockets.filter()?
+        };
+        if let Some(pid) = self.pid {
+            ensure!(
+                Path::new(&format!("/proc/{pid}")).exists(),
+                "--pid {pid}: there is no such process (`ps -e` lists them)"
+            );
+        }
+        if !self.events.is_empty() {
+            filter.events = kinds(&self.events);
+        }
+        Ok(filter)
+    }
+}
+
+impl SocketArgs {
+    /// As the kernel side takes it.
+    pub fn filter(&self) -> Result<Filter> {
+        let mut filter = Filter {
             port: self.port.unwrap_or(0),
             lport: self.lport.unwrap_or(0),
-            rport: self.rport.unwrap_or(0),
             family: if self.ipv4 {
                 4
             } else if self.ipv6 {
@@ -108,12 +139,6 @@ impl FilterArgs {
             },
             ..Filter::ANY
         };
-        if let Some(pid) = self.pid {
-            ensure!(
-                Path::new(&format!("/proc/{pid}")).exists(),
-                "--pid {pid}: there is no such process (`ps -e` lists them)"
-            );
-        }
         if let Some(netns) = &self.netns {
             filter.netns = netns::resolve(netns)?;
         }
@@ -127,11 +152,13 @@ impl FilterArgs {
                 };
             }
         }
-        if !self.events.is_empty() {
-            filter.events = self.events.iter().fold(0, |bits, kind| bits | 1 << *kind as u8);
-        }
         Ok(filter)
     }
+}
+
+/// Kinds of events, as the kernel side takes them.
+pub fn kinds(kinds: &[Kind]) -> u64 {
+    kinds.iter().fold(0, |bits, kind| bits | 1 << *kind as u8)
 }
 
 /// Address and mask as the kernel side holds them: IPv4 as `::ffff:a.b.c.d`.
@@ -168,6 +195,28 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map(|seconds| Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()))
         .unwrap_or_else(|| humantime::parse_duration(text).map_err(|error| error.to_string()))
         .map_err(|error| format!("{error}; give 10s, 500ms, 2m, or a number of seconds"))
+}
+
+/// The check against the kernel's own counters, with what it takes privileges for: always where the filter admits it, and
+/// an error where it was asked for and cannot be.
+pub fn self_check(filter: &Filter, asked: bool) -> Result<Option<SelfCheck>> {
+    match self_check::possible(filter) {
+        Ok(()) => Ok(Some(SelfCheck::open(filter.netns))),
+        Err(error) if asked => Err(error.context("--reconcile")),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Says what cannot be seen here.
+pub fn tell_missing(tracer: &Tracer) {
+    for row in &tracer.report {
+        if row.chosen.is_none() {
+            eprintln!(
+                "socklife: {} cannot be seen here (`socklife doctor` tells why)",
+                row.row.name
+            );
+        }
+    }
 }
 
 /// Checks what must be there before anything is loaded.

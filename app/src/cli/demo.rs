@@ -18,7 +18,7 @@ use crate::{
     netns,
     output::{self, Format},
     scene,
-    stream::{self, Limits},
+    stream::{self, Check, Events, Limits},
 };
 
 /// Make a handful of connections in a network namespace of their own, and trace them.
@@ -62,7 +62,8 @@ impl Demo {
                         ..Limits::default()
                     };
                     go.send(()).context("the connecting thread is gone")?;
-                    stream::run(tracer, output, &losses, limits)
+                    let events = Events::new(output, wanted.filter);
+                    stream::run(tracer, events, &losses, limits, &Check::default())
                 });
             player
                 .join()

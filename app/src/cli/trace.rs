@@ -5,11 +5,11 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Result;
 use clap::Args;
 
-use super::args::{FilterArgs, TraceArgs, check_privileges, drop_privileges, duration};
+use super::args::{FilterArgs, TraceArgs, check_privileges, drop_privileges, duration, self_check, tell_missing};
 use crate::{
     kernel::{Losses, Tracer},
     output::{self, Format},
-    stream::{self, Limits},
+    stream::{self, Check, Events, Limits},
 };
 
 /// Show what happens to TCP sockets, as it happens.
@@ -39,6 +39,10 @@ pub struct Trace {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
 
+    /// Compare all that was counted with the kernel's own counters at the end, also where nothing happened.
+    #[arg(long)]
+    reconcile: bool,
+
     #[command(flatten)]
     trace: TraceArgs,
 }
@@ -47,15 +51,12 @@ impl Trace {
     pub fn run(self) -> Result<ExitCode> {
         let wanted = self.trace.wanted(self.filter.filter()?)?;
         check_privileges()?;
+        let mut check = self_check(&wanted.filter, self.reconcile)?;
         let losses = Arc::new(Losses::default());
         let tracer = Tracer::start(&wanted, false)?;
-        for row in &tracer.report {
-            if row.chosen.is_none() {
-                eprintln!(
-                    "socklife: {} cannot be seen here (`socklife doctor` tells why)",
-                    row.row.name
-                );
-            }
+        tell_missing(&tracer);
+        if let Some(check) = &mut check {
+            check.begin(&tracer.counters)?;
         }
         drop_privileges()?;
         let output = output::start(self.output, Arc::clone(&losses))?;
@@ -64,7 +65,11 @@ impl Trace {
             duration: self.duration,
             until: None,
         };
-        stream::run(tracer, output, &losses, limits)?;
+        let check = Check {
+            check: check.as_ref(),
+            all: self.reconcile,
+        };
+        stream::run(tracer, Events::new(output, wanted.filter), &losses, limits, &check)?;
         Ok(ExitCode::SUCCESS)
     }
 }

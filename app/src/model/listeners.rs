@@ -352,7 +352,7 @@ mod tests {
     /// Two connections by two processes, a third that waits, and what did not come so far.
     fn story() -> Vec<Event> {
         vec![
-            by(event(1 * MS, COOKIE, listening(1024)), 41, "serve"),
+            by(event(MS, COOKIE, listening(1024)), 41, "serve"),
             event(10 * MS, 100, syn_queued(queues(COOKIE, 1, 0))),
             event(12 * MS, 100, accept_queued(queues(COOKIE, 0, 1), 2 * MS)),
             by(event(15 * MS, 100, accepted(queues(COOKIE, 0, 0), 3 * MS)), 41, "serve"),

@@ -6,7 +6,7 @@ use std::{io::Write, net::IpAddr};
 use anyhow::Result;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::sanitize::Comm;
+use super::{line::Line, sanitize::Comm};
 use crate::{
     clock::Clock,
     event::Event,
@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The format's version: it changes when a name goes or changes its meaning, not when one is added.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
 
 /// Writes JSON lines.
 pub struct Json {
@@ -23,7 +23,7 @@ pub struct Json {
     wall: String,
 }
 
-struct Line<'a> {
+struct Whole<'a> {
     event: &'a Event,
     wall: &'a str,
     via: Option<&'a str>,
@@ -37,7 +37,7 @@ impl<T: std::fmt::Display> Serialize for Shown<T> {
     }
 }
 
-impl Serialize for Line<'_> {
+impl Serialize for Whole<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let event = self.event;
         let envelope = &event.envelope;
@@ -78,15 +78,21 @@ impl Serialize for Line<'_> {
 }
 
 #[derive(Serialize)]
-struct Lost<'a> {
-    v: u32,
-    event: &'static str,
-    time_ns: u64,
-    wall: &'a str,
+struct Lost {
     stage: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
     count: u64,
+}
+
+/// Appends a `lost` line.
+pub fn lost(loss: &Loss, line: Line<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let fields = Lost {
+        stage: loss.stage.name(),
+        kind: loss.kind.map(socklife_abi::event::Kind::name),
+        count: loss.count,
+    };
+    Ok(line.write("lost", &fields, out)?)
 }
 
 impl Json {
@@ -101,7 +107,7 @@ impl Json {
     pub fn event(&mut self, event: &Event, clock: &mut Clock, out: &mut Vec<u8>) -> Result<()> {
         self.wall.clear();
         clock.rfc3339(event.envelope.time_ns, &mut self.wall);
-        let line = Line {
+        let line = Whole {
             event,
             wall: &self.wall,
             via: self.via.get(usize::from(event.envelope.via)).and_then(Option::as_deref),
@@ -115,17 +121,7 @@ impl Json {
     pub fn lost(&mut self, loss: &Loss, time_ns: u64, clock: &mut Clock, out: &mut Vec<u8>) -> Result<()> {
         self.wall.clear();
         clock.rfc3339(time_ns, &mut self.wall);
-        let line = Lost {
-            v: VERSION,
-            event: "lost",
-            time_ns,
-            wall: &self.wall,
-            stage: loss.stage.name(),
-            kind: loss.kind.map(socklife_abi::event::Kind::name),
-            count: loss.count,
-        };
-        serde_json::to_writer(&mut *out, &line)?;
-        out.write_all(b"\n")?;
-        Ok(())
+        let wall = &self.wall;
+        lost(loss, Line { time_ns, wall }, out)
     }
 }

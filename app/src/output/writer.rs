@@ -2,22 +2,21 @@
 //! it loses events, which are counted.
 
 use std::{
-    fs::File,
-    io::{self, Write as _},
-    mem::ManuallyDrop,
-    os::fd::FromRawFd as _,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
-    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::Result;
 
-use super::{Format, json::Json, text::Text};
+use super::{
+    Format, Sent,
+    json::Json,
+    stdout::{Stdout, Writing},
+    text::Text,
+};
 use crate::{
     clock::{Clock, boot_ns},
     event::Event,
@@ -31,52 +30,35 @@ const BATCH: usize = 1 << 16;
 /// How often losses are reported.
 const REPORT: Duration = Duration::from_secs(1);
 
-/// What became of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sent {
-    /// It is on its way.
-    Yes,
-    /// It was lost, and counted.
-    Lost,
-    /// The writer is gone.
-    Closed,
-}
-
 /// The reader's end.
 pub struct Output {
     sender: SyncSender<Event>,
     losses: Arc<Losses>,
-    /// Bytes written so far.
-    written: Arc<AtomicU64>,
-    writer: JoinHandle<Result<()>>,
+    writing: Writing,
 }
 
 /// Starts the writer to standard output.
 pub fn start(format: Format, losses: Arc<Losses>) -> Result<Output> {
     let (sender, receiver) = sync_channel(CAPACITY);
-    let written = Arc::new(AtomicU64::new(0));
-    let writer = Writer {
-        format: match format {
-            Format::Text => Either::Text(Text::new()),
-            Format::Json => Either::Json(Json::new()),
-        },
-        clock: Clock::new(),
-        losses: Arc::clone(&losses),
-        written: Arc::clone(&written),
-        told: Told::default(),
-        buffer: Vec::with_capacity(BATCH + 4096),
-        // SAFETY: descriptor 1 is open for as long as the process lives (the runtime sees to that), and never closed here.
-        stdout: ManuallyDrop::new(unsafe { File::from_raw_fd(1) }),
-    };
-    let writer = std::thread::Builder::new()
-        .name("output".to_owned())
-        .spawn(move || writer.run(&receiver))
-        .context("cannot start the output thread")?;
+    let counted = Arc::clone(&losses);
+    let writing = Stdout::write_on_thread(move |stdout| {
+        let mut writer = Writer {
+            format: match format {
+                Format::Text => Either::Text(Text::new()),
+                Format::Json => Either::Json(Json::new()),
+            },
+            clock: Clock::new(),
+            losses: counted,
+            told: Told::default(),
+            buffer: Vec::with_capacity(BATCH + 4096),
+            stdout,
+        };
+        writer.write_all(&receiver)
+    })?;
     Ok(Output {
         sender,
         losses,
-        written,
-        writer,
+        writing,
     })
 }
 
@@ -93,25 +75,10 @@ impl Output {
         }
     }
 
-    /// Waits until everything is written, or until nothing was for as long as `patience`: whoever reads may have stopped
-    /// reading.
+    /// See [`Writing::finish`].
     pub fn finish(self, patience: Duration) -> Result<()> {
         drop(self.sender);
-        let mut written = self.written.load(Relaxed);
-        let mut moved = Instant::now();
-        while !self.writer.is_finished() {
-            let now = self.written.load(Relaxed);
-            if now != written {
-                (written, moved) = (now, Instant::now());
-            } else if moved.elapsed() > patience {
-                return Err(anyhow!("the output takes no more: what waited for it is lost"));
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        match self.writer.join() {
-            Ok(result) => result,
-            Err(_) => Err(anyhow!("the output thread died")),
-        }
+        self.writing.finish(patience)
     }
 }
 
@@ -124,21 +91,12 @@ struct Writer {
     format: Either,
     clock: Clock,
     losses: Arc<Losses>,
-    written: Arc<AtomicU64>,
     told: Told,
     buffer: Vec<u8>,
-    stdout: ManuallyDrop<File>,
+    stdout: Stdout,
 }
 
 impl Writer {
-    fn run(mut self, events: &Receiver<Event>) -> Result<()> {
-        match self.write_all(events) {
-            // Whoever read has seen enough.
-            Err(error) if is_closed_pipe(&error) => Ok(()),
-            result => result,
-        }
-    }
-
     fn write_all(&mut self, events: &Receiver<Event>) -> Result<()> {
         if let Either::Text(text) = &mut self.format {
             text.header(&mut self.buffer)?;
@@ -198,15 +156,8 @@ impl Writer {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let done = self.stdout.write_all(&self.buffer);
-        self.written.fetch_add(self.buffer.len() as u64, Relaxed);
+        let done = self.stdout.write(&self.buffer);
         self.buffer.clear();
-        done.context("cannot write to standard output")
+        done
     }
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

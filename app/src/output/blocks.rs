@@ -1,0 +1,89 @@
+//! Blocks of text that belong together, one for each interval. A slow output skips blocks, and never holds up whoever
+//! makes them.
+
+use std::{
+    sync::mpsc::{SyncSender, TrySendError, sync_channel},
+    time::Duration,
+};
+
+use anyhow::Result;
+
+use super::{
+    Sent,
+    stdout::{Stdout, Writing},
+};
+
+/// Blocks that wait for the output.
+const CAPACITY: usize = 2;
+/// How long an output that stands still is waited for when nobody asked for more.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// The end at which blocks are handed in.
+pub struct Blocks {
+    open: Option<Open>,
+}
+
+struct Open {
+    blocks: SyncSender<Vec<u8>>,
+    /// What comes after everything.
+    rest: SyncSender<Vec<u8>>,
+    writing: Writing,
+}
+
+impl Blocks {
+    /// Starts the writer: `first` comes before all blocks, `last` after them, whatever ends it.
+    pub fn start(first: &'static [u8], last: &'static [u8]) -> Result<Self> {
+        let (blocks, receiver) = sync_channel::<Vec<u8>>(CAPACITY);
+        let (rest, last_receiver) = sync_channel::<Vec<u8>>(1);
+        let writing = Stdout::write_on_thread(move |mut stdout| {
+            stdout.write(first)?;
+            for block in receiver {
+                stdout.write(&block)?;
+            }
+            stdout.write(last)?;
+            for block in last_receiver {
+                stdout.write(&block)?;
+            }
+            Ok(())
+        })?;
+        Ok(Self {
+            open: Some(Open { blocks, rest, writing }),
+        })
+    }
+
+    /// Hands a block over; never waits.
+    pub fn send(&self, block: Vec<u8>) -> Sent {
+        match self.open.as_ref().map(|open| open.blocks.try_send(block)) {
+            Some(Ok(())) => Sent::Yes,
+            Some(Err(TrySendError::Full(_))) => Sent::Lost,
+            Some(Err(TrySendError::Disconnected(_))) | None => Sent::Closed,
+        }
+    }
+
+    /// Writes this after everything; see [`Writing::finish`].
+    pub fn finish(mut self, patience: Duration, rest: Vec<u8>) -> Result<()> {
+        match self.open.take() {
+            Some(open) => open.finish(patience, rest),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Blocks {
+    /// An error on its way out leaves the terminal as it was.
+    fn drop(&mut self) {
+        if let Some(open) = self.open.take() {
+            let _ = open.finish(PATIENCE, Vec::new());
+        }
+    }
+}
+
+impl Open {
+    fn finish(self, patience: Duration, rest: Vec<u8>) -> Result<()> {
+        drop(self.blocks);
+        // There is room for one; a writer that is gone says why below.
+        let _ = self.rest.try_send(rest);
+        drop(self.rest);
+        self.writing.finish(patience)
+    }
+}

@@ -1,0 +1,180 @@
+//! socklife checks itself: what it counts in each network namespace against the kernel's own counters of the same time.
+
+use std::{collections::HashMap, thread, time::Duration};
+
+use anyhow::{Result, ensure};
+use socklife_abi::{
+    config::Filter,
+    event::{Kind, TOTALS},
+};
+
+use crate::{
+    kernel::{Counters, Netstat},
+    model::reconcile::{ALL, COUNTERS, Compared, Kernel, Sample, compare},
+};
+
+/// The events whose hooks count what is compared.
+pub const NEEDED: &[Kind] = &[
+    Kind::SynRefused,
+    Kind::AcceptRefused,
+    Kind::CookieSent,
+    Kind::CookieAccepted,
+    Kind::CookieRejected,
+    Kind::HalfOpenEnded,
+    Kind::ConnectFailed,
+];
+/// The kernel counts a moment before, or after, the hook that sees the same: a difference must outlast this many looks.
+const LOOKS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// The namespaces that are checked, and how they began.
+pub struct SelfCheck {
+    namespaces: Vec<Netstat>,
+    started: HashMap<u32, Sample>,
+}
+
+/// What came of one namespace.
+pub struct Checked {
+    /// Its inode.
+    pub netns: u32,
+    /// Each counter; `None` where the kernel's can no longer be read, because nobody lives there any more.
+    pub compared: Option<Vec<Compared>>,
+}
+
+/// Whether the kernel's counters, which are those of whole namespaces, can be compared with what this filter lets pass.
+///
+/// # Errors
+///
+/// What is in the way, and what to do about it.
+pub fn possible(filter: &Filter) -> Result<()> {
+    let whole = filter.pid == 0
+        && (filter.port, filter.lport, filter.rport, filter.family) == (0, 0, 0, 0)
+        && filter.mask == [0; 2];
+    ensure!(
+        whole,
+        "the kernel counts by network namespace: leave out every filter but --netns to compare"
+    );
+    let lacking: Vec<_> = NEEDED
+        .iter()
+        .filter(|kind| filter.events & (1 << **kind as u8) == 0)
+        .map(|kind| kind.name())
+        .collect();
+    ensure!(
+        lacking.is_empty(),
+        "to compare with the kernel's counters, --event must have {} too, or be left out",
+        lacking.join(", ")
+    );
+    Ok(())
+}
+
+impl SelfCheck {
+    /// Finds the counters of this namespace, or of all; takes privileges.
+    pub fn open(netns: u32) -> Self {
+        Self {
+            namespaces: Netstat::find(netns),
+            started: HashMap::new(),
+        }
+    }
+
+    /// Now it begins: everything is attached.
+    pub fn begin(&mut self, counters: &Counters) -> Result<()> {
+        let mut sampled = self.sample(counters)?;
+        for _ in 1..LOOKS {
+            let again = self.sample(counters)?;
+            let still = again == sampled;
+            sampled = again;
+            if still {
+                break;
+            }
+        }
+        self.started = sampled;
+        Ok(())
+    }
+
+    /// How it stands now, by namespace.
+    pub fn look(&self, counters: &Counters) -> Result<Vec<Checked>> {
+        let mut checked = self.checked(counters)?;
+        for _ in 1..LOOKS {
+            if checked.iter().all(Checked::agrees) {
+                break;
+            }
+            thread::sleep(PAUSE);
+            checked = self.checked(counters)?;
+        }
+        Ok(checked)
+    }
+
+    fn checked(&self, counters: &Counters) -> Result<Vec<Checked>> {
+        let now = self.sample(counters)?;
+        let mut checked: Vec<_> = self
+            .started
+            .iter()
+            .map(|(netns, start)| Checked {
+                netns: *netns,
+                compared: now.get(netns).map(|end| compare(start, end)),
+            })
+            .collect();
+        checked.sort_by_key(|checked| checked.netns);
+        Ok(checked)
+    }
+
+    /// Each namespace whose counters can be read.
+    fn sample(&self, counters: &Counters) -> Result<HashMap<u32, Sample>> {
+        let before = counters.namespaces()?;
+        let names = ALL.map(|counter| counter.name);
+        let kernels: Vec<(u32, Kernel)> = self
+            .namespaces
+            .iter()
+            .filter_map(|netstat| Some((netstat.netns, netstat.read::<COUNTERS>(&names).ok()?)))
+            .collect();
+        let after = counters.namespaces()?;
+        let ours = |totals: &HashMap<u32, [u64; TOTALS]>, netns| totals.get(&netns).copied().unwrap_or([0; TOTALS]);
+        let sample = |(netns, kernel)| {
+            let sample = Sample {
+                before: ours(&before, netns),
+                kernel,
+                after: ours(&after, netns),
+            };
+            (netns, sample)
+        };
+        Ok(kernels.into_iter().map(sample).collect())
+    }
+}
+
+impl Checked {
+    fn agrees(&self) -> bool {
+        self.compared
+            .as_ref()
+            .is_none_or(|compared| compared.iter().all(Compared::agrees))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Filter, Kind, NEEDED, possible};
+
+    #[test]
+    fn only_whole_namespaces_and_all_kinds_can_be_compared() {
+        let any = Filter::ANY;
+        assert!(possible(&any).is_ok());
+        assert!(possible(&Filter { netns: 7, ..any }).is_ok());
+        for filter in [
+            Filter { pid: 1, ..any },
+            Filter { lport: 1, ..any },
+            Filter { rport: 1, ..any },
+            Filter { port: 1, ..any },
+            Filter { family: 4, ..any },
+            Filter { mask: [0, 1], ..any },
+        ] {
+            let error = possible(&filter).expect_err("part of a namespace").to_string();
+            assert!(error.contains("--netns"), "{error}");
+        }
+        let events = NEEDED.iter().fold(0, |bits, kind| bits | 1 << *kind as u8);
+        assert!(possible(&Filter { events, ..any }).is_ok());
+        let events = events & !(1 << Kind::CookieSent as u8);
+        let error = possible(&Filter { events, ..any })
+            .expect_err("a kind is missing")
+            .to_string();
+        assert!(error.contains("must have cookie_sent too"), "{error}");
+    }
+}

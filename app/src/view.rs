@@ -1,0 +1,4 @@
+//! What is shown of a model. How it is shown is [`output`](crate::output)'s matter.
+
+pub mod histogram;
+pub mod queues;

@@ -1,0 +1,290 @@
+//! Listeners as aligned columns.
+
+use std::{
+    fmt::{self, Write as _},
+    iter::zip,
+};
+
+use socklife_abi::event::{Total, UNKNOWN_DEPTH, ending, refusal};
+
+use super::row::{Row, Wait};
+use crate::{
+    model::{Summary, figures},
+    output::Comm,
+};
+
+const COLUMNS: usize = 16;
+
+/// Titles, and whether a column's cells stand at its right.
+const TITLES: [(&str, bool); COLUMNS] = [
+    ("LADDR", false),
+    ("LPORT", true),
+    ("PID", true),
+    ("COMM", false),
+    ("DEPTH", true),
+    ("SYN/s", true),
+    ("P50", true),
+    ("P99", true),
+    ("MAX", true),
+    ("DEPTH", true),
+    ("ACC/s", true),
+    ("P50", true),
+    ("P99", true),
+    ("MAX", true),
+    ("OLDEST", true),
+    ("REFUSED", true),
+];
+
+/// What stands above these columns.
+const GROUPS: [(&str, usize, usize); 2] = [("SYN queue, ms", 4, 9), ("accept queue, ms", 9, 15)];
+
+/// Acceptors that are named.
+const NAMED: usize = 3;
+
+/// Lines up columns. A column grows with the widest cell that it met, so that a table that is drawn again stays calm.
+pub struct Table {
+    widths: [usize; COLUMNS],
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self {
+            widths: TITLES.map(|(title, _)| title.len()),
+        }
+    }
+}
+
+impl Table {
+    /// The two lines of titles, and then a line for each row.
+    pub fn lines(&mut self, rows: &[Row<'_>]) -> Result<Vec<String>, fmt::Error> {
+        let cells: Vec<_> = rows.iter().map(cells).collect();
+        for cells in &cells {
+            for (width, cell) in zip(&mut self.widths, cells) {
+                *width = (*width).max(cell.chars().count());
+            }
+        }
+        let mut lines = vec![
+            self.groups(),
+            self.line(&TITLES.map(|(title, _)| title.to_owned()), "NOTES")?,
+        ];
+        let netns = |row: &Row<'_>| row.listener.netns;
+        let several = rows.iter().any(|row| netns(row) != netns(&rows[0]));
+        for (row, cells) in zip(rows, &cells) {
+            lines.push(self.line(cells, &notes(row, several)?)?);
+        }
+        Ok(lines)
+    }
+
+    /// A title in dashes above the columns that belong together.
+    fn groups(&self) -> String {
+        let start = |column: usize| self.widths[..column].iter().sum::<usize>() + column;
+        let mut line = String::new();
+        for (title, from, to) in GROUPS {
+            let width = start(to) - 1 - start(from);
+            line.push_str(&" ".repeat(start(from) - line.chars().count()));
+            line.push_str(&format!("{:-^width$}", format!(" {title} ")));
+        }
+        line
+    }
+
+    fn line(&self, cells: &[String; COLUMNS], notes: &str) -> Result<String, fmt::Error> {
+        let mut line = String::new();
+        for (cell, (width, (_, right))) in zip(cells, zip(self.widths, TITLES)) {
+            if right {
+                write!(line, "{cell:>width$} ")?;
+            } else {
+                write!(line, "{cell:<width$} ")?;
+            }
+        }
+        line.push_str(notes);
+        line.truncate(line.trim_end().len());
+        Ok(line)
+    }
+}
+
+fn cells(row: &Row<'_>) -> [String; COLUMNS] {
+    let queues = &row.listener.queues;
+    let recent = row.recent.as_ref();
+    let rate = |count: Option<u64>| match (count, recent) {
+        (Some(count), Some(recent)) => per_second(count, recent.interval_ns),
+        _ => "-".to_owned(),
+    };
+    let [half_50, half_99, half_max] = waits(row.listener.half_open.recent());
+    let [accept_50, accept_99, accept_max] = waits(row.listener.accept.recent());
+    [
+        row.address().map_or_else(unknown, |address| address.to_string()),
+        row.listener.port.to_string(),
+        row.owner.map_or_else(unknown, |(process, _)| process.pid.to_string()),
+        row.owner.map_or_else(unknown, |(process, more)| match more {
+            0 => Comm(process.comm).to_string(),
+            more => format!("{}+{more}", Comm(process.comm)),
+        }),
+        fill(queues.syn_queue, queues.syn_queue_limit),
+        rate(recent.map(|recent| recent.syns)),
+        half_50,
+        half_99,
+        half_max,
+        fill(queues.accept_queue, queues.accept_queue_limit),
+        rate(recent.map(|recent| recent.accepts)),
+        accept_50,
+        accept_99,
+        accept_max,
+        match row.oldest {
+            Wait::None => "-".to_owned(),
+            Wait::For(ns) => millis(ns),
+            Wait::Unknown => unknown(),
+        },
+        recent.map_or_else(|| "-".to_owned(), |recent| recent.refused.to_string()),
+    ]
+}
+
+fn unknown() -> String {
+    "?".to_owned()
+}
+
+/// `depth/limit`
+fn fill(depth: u32, limit: u32) -> String {
+    let part = |value: u32| match value {
+        UNKNOWN_DEPTH => unknown(),
+        value => value.to_string(),
+    };
+    format!("{}/{}", part(depth), part(limit))
+}
+
+fn waits(summary: Option<Summary>) -> [String; 3] {
+    match summary {
+        Some(summary) => [summary.p50, summary.p99, summary.max].map(millis),
+        None => ["-", "-", "-"].map(ToOwned::to_owned),
+    }
+}
+
+/// Nanoseconds as milliseconds, with the digits that matter.
+fn millis(ns: u64) -> String {
+    let (whole, part) = (ns / 1_000_000, ns / 1000 % 1000);
+    match whole {
+        0..100 => format!("{whole}.{part:03}"),
+        100..10_000 => format!("{whole}.{}", part / 100),
+        _ => whole.to_string(),
+    }
+}
+
+fn per_second(count: u64, interval_ns: u64) -> String {
+    let tenths = u128::from(count) * 10_000_000_000 / u128::from(interval_ns.max(1));
+    if tenths < 1000 && tenths % 10 != 0 {
+        format!("{}.{}", tenths / 10, tenths % 10)
+    } else {
+        (tenths / 10).to_string()
+    }
+}
+
+/// What is not in every row, since the start of the trace.
+fn notes(row: &Row<'_>, with_netns: bool) -> Result<String, fmt::Error> {
+    let listener = row.listener;
+    let totals = listener.totals();
+    let of = |total: Total| totals[total as usize];
+    let mut notes = Notes(String::new());
+    if with_netns {
+        notes.add(format_args!("netns {}", listener.netns))?;
+    }
+    if listener.closed {
+        notes.add(format_args!("closed"))?;
+    }
+    if listener.group {
+        notes.add(format_args!("which listener is unknown"))?;
+    }
+    let refused = zip(refusal::NAMES, figures::refused_syns(&totals).iter().copied());
+    notes.causes("refused", refused.chain([("accept_refused", of(Total::AcceptRefused))]))?;
+    if let Some((asked, backlog)) = listener.clamped() {
+        notes.add(format_args!("backlog {backlog} (asked {asked}: net.core.somaxconn)"))?;
+    }
+    let limit = listener.queues.syn_queue_limit;
+    if limit != UNKNOWN_DEPTH && listener.backlog().is_some_and(|backlog| limit < backlog) {
+        notes.add(format_args!("SYN queue {limit} (net.ipv4.tcp_max_syn_backlog)"))?;
+    }
+    notes.causes("ended", zip(ending::NAMES, figures::ended(&totals).iter().copied()))?;
+    if of(Total::NeverAccepted) > 0 {
+        notes.add(format_args!("{} never accepted", of(Total::NeverAccepted)))?;
+    }
+    let cookies = [
+        ("sent", of(Total::CookieSent)),
+        ("accepted", of(Total::CookieAccepted)),
+        ("rejected", of(Total::CookieRejected)),
+    ];
+    notes.causes("cookies", cookies.into_iter())?;
+    let (acceptors, total) = (listener.acceptors.ranked(), listener.acceptors.total());
+    if acceptors.len() > 1 {
+        let shares: Vec<_> = acceptors
+            .iter()
+            .take(NAMED)
+            .map(|acceptor| {
+                let share = u128::from(acceptor.accepted) * 100 / u128::from(total.max(1));
+                format!("{}[{}] {share}%", Comm(acceptor.process.comm), acceptor.process.pid)
+            })
+            .collect();
+        let more = acceptors.len().saturating_sub(NAMED);
+        let rest = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        notes.add(format_args!("accepted by {}{rest}", shares.join(", ")))?;
+    }
+    Ok(notes.0)
+}
+
+/// Remarks, one after the other.
+struct Notes(String);
+
+impl Notes {
+    fn add(&mut self, remark: fmt::Arguments<'_>) -> fmt::Result {
+        if !self.0.is_empty() {
+            self.0.push_str("; ");
+        }
+        self.0.write_fmt(remark)
+    }
+
+    /// Those that are not zero.
+    fn causes(&mut self, what: &str, causes: impl Iterator<Item = (&'static str, u64)>) -> fmt::Result {
+        let causes: Vec<_> = causes
+            .filter(|(_, count)| *count > 0)
+            .map(|(cause, count)| format!("{cause} {count}"))
+            .collect();
+        if causes.is_empty() {
+            return Ok(());
+        }
+        self.add(format_args!("{what}: {}", causes.join(", ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{millis, per_second};
+
+    #[test]
+    fn milliseconds_have_the_digits_that_matter() {
+        for (ns, shown) in [
+            (0, "0.000"),
+            (46_999, "0.046"),
+            (99_999_999, "99.999"),
+            (100_000_000, "100.0"),
+            (250_113_000, "250.1"),
+            (9_999_999_999, "9999.9"),
+            (10_000_000_000, "10000"),
+            (u64::MAX, "18446744073709"),
+        ] {
+            assert_eq!(millis(ns), shown, "{ns}");
+        }
+    }
+
+    #[test]
+    fn rates_are_per_second() {
+        const SECOND: u64 = 1_000_000_000;
+        assert_eq!(per_second(0, SECOND), "0");
+        assert_eq!(per_second(7, SECOND), "7");
+        assert_eq!(per_second(1, 2 * SECOND), "0.5");
+        assert_eq!(per_second(999, 10 * SECOND), "99.9");
+        assert_eq!(per_second(1009, 10 * SECOND), "100");
+        assert_eq!(per_second(3, SECOND / 2), "6");
+        assert_eq!(per_second(u64::MAX, 0), "18446744073709551615000000000");
+    }
+}
