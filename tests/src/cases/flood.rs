@@ -46,7 +46,7 @@ pub fn syn_flood() {
     tracer.wait_for("listener", 2);
     let after = resident(tracer.child.id());
     let events = tracer.stop();
-    assert!(events.status.success(), "{}", events.stderr);
+    assert!(events.status.success(), "{}: {}", events.status, events.stderr);
     assert!(events.stderr.contains("none lost"), "{}", events.stderr);
 
     let mut last: Vec<&Value> = Vec::new();

@@ -16,7 +16,7 @@ use socklife::scene::{
 use crate::harness::{Class, Events, Namespace, PATIENCE, Tracer, helper::cookie, netstat::Netstat, until};
 
 const KINDS: &str = "syn_queued,synack_sent,synack_retransmitted,cookie_sent,cookie_accepted,cookie_rejected,\
-                     syn_refused,half_open_ended,accept_queued,accept_refused,accepted,never_accepted";
+                     syn_refused,half_open_ended,accept_queued,accept_refused,accepted,never_accepted,connect_failed";
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -79,6 +79,7 @@ pub fn handshake(class: Class) {
     tracer.wait_for("accepted", 2 * COUNT);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     assert_eq!(events.all.len(), 4 * 2 * COUNT, "{:#?}", events.all);
     for (client, child, listener) in connections {
         let story = story(&events, client);
@@ -128,6 +129,7 @@ pub fn expired(class: Class) {
     tracer.wait_for("half_open_ended", 2 * usize::from(COUNT));
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     assert_eq!(events.all.len(), 4 * 2 * usize::from(COUNT), "{:#?}", events.all);
     for peer in peers.0 {
         let story = story(&events, peer);
@@ -176,6 +178,7 @@ pub fn reset(class: Class) {
     tracer.wait_for("half_open_ended", 2 * usize::from(COUNT));
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     let count = 2 * u64::from(COUNT);
     assert_eq!((embryonic, failed), (count, count), "the kernel's own counts");
     assert_eq!(events.all.len(), 3 * 2 * usize::from(COUNT), "{:#?}", events.all);
@@ -245,6 +248,7 @@ pub fn listener_closed(class: Class) {
     tracer.wait_for("never_accepted", 5);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     for peer in half_open {
         let story = story(&events, peer);
         let ends: Vec<_> = story
@@ -295,6 +299,7 @@ pub fn six_connects(class: Class) {
     tracer.wait_for("syn_refused", usize::try_from(overflows).unwrap());
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     let refused = events.of("syn_refused");
     assert_eq!((refused.len() as u64, overflows), (overflows, drops), "{refused:#?}");
     for event in refused {
@@ -351,6 +356,7 @@ pub fn overflow_ignored(class: Class) {
     tracer.wait_for("never_accepted", 4);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     for peers in stories {
         let begins = ["syn_queued", "synack_sent"];
         // A slow machine may send a SYN-ACK again meanwhile.
@@ -410,6 +416,7 @@ pub fn overflow_reset(class: Class) {
     tracer.wait_for("half_open_ended", 2);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     for peer in stories {
         let mut story = story(&events, peer);
         story.retain(|event| event["event"] != "synack_retransmitted");
@@ -447,6 +454,7 @@ pub fn syn_queue_full(class: Class) {
     tracer.wait_for("syn_refused", usize::try_from(full).unwrap());
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     assert!(full > 0 && full == drops, "{full} of {drops}");
     let refused = events.of("syn_refused");
     assert_eq!(refused.len() as u64, full);
@@ -482,6 +490,7 @@ pub fn max_syn_backlog(class: Class) {
     tracer.wait_for("syn_refused", 6);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     assert_eq!((drops, full), (6, 0), "the kernel's own counts");
     assert_eq!(events.of("syn_queued").len(), 7);
     assert_eq!(events.of("syn_refused").len(), 6);
@@ -520,6 +529,7 @@ pub fn syn_queue_full_cookies(class: Class) {
     tracer.wait_for("cookie_sent", usize::try_from(sent).unwrap());
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     assert!(sent > 0 && sent == mode && drops == 0, "{sent}, {mode}, {drops}");
     assert_eq!(events.of("cookie_sent").len() as u64, sent);
     assert_eq!(events.of("syn_queued").len() as u64, 22 - sent);
@@ -553,6 +563,7 @@ pub fn cookies(class: Class) {
     tracer.wait_for("accepted", 2 * COUNT);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     assert_eq!(events.all.len(), 4 * 2 * COUNT, "{:#?}", events.all);
     for (client, child, listener) in clients {
         let story = story(&events, client);
@@ -607,6 +618,13 @@ pub fn forged_cookie(class: Class) {
     let events = tracer.stop();
     events.assert_whole();
     assert_eq!(failed, 2 * u64::from(COUNT), "the kernel's own count");
+    if sees_cookie_acks(class) {
+        events.assert_reconciled();
+    } else {
+        // A difference is said, with both numbers.
+        let difference = "SyncookiesFailed 0 counted, the kernel says 6";
+        assert!(events.stderr.contains(difference), "{}", events.stderr);
+    }
     assert_eq!(events.of("cookie_rejected").len(), seen);
     assert_eq!(events.all.len(), 2 + seen, "{:#?}", events.all);
     for event in events.of("cookie_rejected") {
@@ -673,6 +691,7 @@ pub fn slow_acceptor(class: Class) {
     tracer.wait_for("accepted", 1);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     let half_open = ns(events.one("accept_queued"), "half_open_ns");
     let wait = ns(events.one("accepted"), "accept_wait_ns");
     assert!(half_open < handshake, "{half_open} of {handshake}");
@@ -699,6 +718,7 @@ pub fn slow_path(class: Class) {
     tracer.wait_for("accepted", 1);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     let half_open = ns(events.one("accept_queued"), "half_open_ns");
     let wait = ns(events.one("accepted"), "accept_wait_ns");
     assert!(
@@ -745,6 +765,7 @@ pub fn fastopen(class: Class) {
     tracer.wait_for("accepted", COUNT);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     for client in clients {
         let mut story = story(&events, client);
         // The callback that shows the SYN-ACK comes in front of the queue, or behind it.
@@ -791,6 +812,7 @@ pub fn defer_accept(class: Class) {
     tracer.wait_for("accepted", COUNT);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     for client in clients {
         assert_eq!(
             kinds(&story(&events, client)),
@@ -818,6 +840,7 @@ pub fn mapped(class: Class) {
     tracer.wait_for("half_open_ended", 1);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     for event in &events.all {
         assert_eq!(
             (&event["family"], &event["mapped"]),
@@ -866,6 +889,7 @@ pub fn reuseport(class: Class) {
     tracer.wait_for("accepted", COUNT);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     assert_eq!(events.all.len(), 4 * COUNT);
     for (client, child, listener) in accepted {
         let story = story(&events, client);
@@ -926,6 +950,7 @@ pub fn before(class: Class) {
     tracer.wait_for("never_accepted", 1);
     let events = tracer.stop();
     events.assert_whole();
+    events.assert_reconciled();
     let first = story(&events, locals[0]);
     assert_eq!(kinds(&first).last(), Some(&"half_open_ended"));
     let ended = first.last().unwrap();

@@ -147,6 +147,11 @@ impl Events {
         events[0]
     }
 
+    /// What it counted is what the kernel counted.
+    pub fn assert_reconciled(&self) {
+        assert!(!self.stderr.contains("the kernel says"), "{}", self.stderr);
+    }
+
     /// It ended well and lost nothing.
     pub fn assert_whole(&self) {
         assert!(self.status.success(), "{}: {}", self.status, self.stderr);
