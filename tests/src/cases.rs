@@ -9,6 +9,7 @@ mod loopback;
 mod loss;
 mod process;
 mod queues;
+mod queues_view;
 mod rungs;
 mod trouble;
 
@@ -67,6 +68,10 @@ pub const ONCE: &[(&str, fn())] = &[
     ("full_table_is_counted", loss::socket_table),
     ("full_request_table_is_counted", loss::request_table),
     ("syn_flood", flood::syn_flood),
+    ("queues_rows", queues_view::rows_of_a_listener),
+    ("queues_backlog", queues_view::backlog),
+    ("queues_blocks", queues_view::blocks),
+    ("queues_reconcile", queues_view::reconcile_needs_whole_namespaces),
     ("count_and_duration", process::count_and_duration),
     ("signals_end_with_a_summary", process::signals),
     ("closed_pipe_is_a_clean_end", process::closed_pipe),
