@@ -103,6 +103,15 @@ pub fn changed(listener: u64, queues: Queues) {
     }
 }
 
+/// A child left the accept queue of a listener that is being closed.
+#[inline(always)]
+pub fn left(listener: u64) {
+    if let Some(tally) = LISTENERS.get_ptr_mut(listener) {
+        // SAFETY: a value of LISTENERS; one thread closes it.
+        unsafe { (*tally).queues.accept_queue = (*tally).queues.accept_queue.saturating_sub(1) }
+    }
+}
+
 /// Counts something of a listener, or of one that nobody knows (0), in a namespace.
 #[inline(always)]
 pub fn count(listener: u64, netns: u32, total: usize) {

@@ -121,6 +121,7 @@ fn listener_closes(subject: &mut Subject, oldstate: u32, owned: bool) {
     }
     let nobody = subject.envelope;
     subject.by(Task::current());
+    listeners::left(life.listener);
     listeners::count_one(life.listener, subject.envelope.netns, Total::NeverAccepted);
     subject.emit(NeverAccepted {
         listener: Probe::tcp(life.listener as *const u8).map_or(0, Probe::cookie),

@@ -87,7 +87,9 @@ fn play() -> Result<()> {
     say("a connect to a port where nobody listens");
     scene::refused()?;
     scene::peer::prepare()?;
-    say("an accept queue that is full: a final ACK and a SYN find it so, and nobody accepts before the listener closes");
+    say(
+        "an accept queue that is full: a final ACK and a SYN find it so, and nobody accepts before the listener closes",
+    );
     scene::queues::full_accept_queue(v4)?;
     // What the last close still has to say.
     thread::sleep(Duration::from_millis(50));

@@ -77,7 +77,7 @@ impl Describe for Listener {
         let refused: u64 = (0..).zip(refusal::NAMES).map(|(cause, _)| self.refused(cause)).sum();
         write!(
             out,
-            "SYN queue {}, accept queue {}; so far {} SYNs queued, {} refused, {} accepted",
+            "SYN queue {}, accept queue {}; SYNs queued {}, refused {}; accepted {}",
             queues::syn(&self.queues),
             queues::accept(&self.queues),
             self.total(Total::SynQueued),
