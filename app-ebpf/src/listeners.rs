@@ -45,6 +45,10 @@ static ZERO: [u64; TOTALS] = NO_TOTALS;
 
 /// Begins to count a listener, unless it is counted already.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value it would be copied onto the stack, which has no room for it"
+)]
 pub fn note<M: Mem>(listener: Sock<M>, before: bool) {
     let tuple = listener.tuple();
     let netns = listener.netns();
@@ -114,6 +118,10 @@ pub fn left(listener: u64) {
 
 /// Counts something of a listener, or of one that nobody knows (0), in a namespace.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value it would be copied onto the stack, which has no room for it"
+)]
 pub fn count(listener: u64, netns: u32, total: usize) {
     if total >= TOTALS {
         return;

@@ -38,7 +38,9 @@ impl Packet {
         let byte = |at: Obj<Probe>, offset: usize| unsafe { Probe::read::<u8>(at.ptr().wrapping_add(offset)) };
         // SAFETY: as above.
         let port = |offset: usize| unsafe { u16::from_be(Probe::read(tcp.ptr().wrapping_add(offset).cast())) };
+        // SAFETY: as above.
         let v4_at = |offset: usize| unsafe { v4(Probe::read(network.ptr().wrapping_add(offset).cast())) };
+        // SAFETY: as above.
         let v6_at = |offset: usize| unsafe { Probe::read::<[u64; 2]>(network.ptr().wrapping_add(offset).cast()) };
         let (saddr, daddr, family) = match byte(network, 0) >> 4 {
             4 if byte(network, 9) == IPPROTO_TCP => (v4_at(16), v4_at(12), 4),
