@@ -60,7 +60,7 @@ impl Blocks {
         }
     }
 
-    /// Writes this after everything; see [`Writing::finish`].
+    /// Writes this after everything, and waits; not for an output that stands still for as long as `patience`.
     pub fn finish(mut self, patience: Duration, rest: Vec<u8>) -> Result<()> {
         match self.open.take() {
             Some(open) => open.finish(patience, rest),

@@ -75,7 +75,7 @@ impl Output {
         }
     }
 
-    /// See [`Writing::finish`].
+    /// Waits until everything is written, but not for an output that stands still for as long as `patience`.
     pub fn finish(self, patience: Duration) -> Result<()> {
         drop(self.sender);
         self.writing.finish(patience)
