@@ -68,6 +68,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("full_table_is_counted", loss::socket_table),
     ("full_request_table_is_counted", loss::request_table),
     ("syn_flood", flood::syn_flood),
+    ("queues_in_a_flood", flood::queues_go_on),
     ("queues_rows", queues_view::rows_of_a_listener),
     ("queues_backlog", queues_view::backlog),
     ("queues_blocks", queues_view::blocks),

@@ -19,8 +19,7 @@ const SAMPLE: u64 = 1_000;
 
 /// Half of it with SYN cookies off, half with them on.
 pub fn syn_flood() {
-    let emulated = fs::read_to_string("/proc/cpuinfo").unwrap().contains("QEMU TCG");
-    let count = if emulated { EMULATED } else { SYNS };
+    let count = if emulated() { EMULATED } else { SYNS };
     let namespace = Namespace::new();
     let mut trace = socklife();
     trace.args(["trace", "-o", "json", "--netns", &namespace.inode.to_string()]);
@@ -86,6 +85,41 @@ pub fn syn_flood() {
     }
     assert!(held > 0, "a flood of {count} was shown one by one");
     assert!(after < 64 << 10, "{before} KiB, then {after} KiB");
+}
+
+/// `socklife queues` goes on showing what is counted while the flood lasts, and has it all at its end.
+pub fn queues_go_on() {
+    let count = if emulated() { EMULATED } else { SYNS } / 2;
+    let namespace = Namespace::new();
+    let mut queues = socklife();
+    queues.args(["queues", "0.1", "-o", "json", "--netns", &namespace.inode.to_string()]);
+    let tracer = Tracer::spawn(queues);
+    let (_listener, drops) = namespace.run(move || {
+        peer::prepare().unwrap();
+        let before = Netstat::now();
+        sysctl("tcp_syncookies", 0).unwrap();
+        let listener = listener([127, 0, 0, 1].into(), 64).unwrap();
+        peer::flood(listener.local_addr().unwrap(), count).unwrap();
+        (listener, Netstat::now().since(&before, "ListenDrops"))
+    });
+    let so_far = tracer.count("\"event\":\"queues\"");
+    tracer.wait_for("queues", so_far + 2);
+    let events = tracer.stop();
+    assert!(events.status.success(), "{}", events.stderr);
+    events.assert_reconciled();
+    let mut totals: Vec<_> = events
+        .of("queues")
+        .iter()
+        .map(|row| row["syn_refused_total"]["syn_queue_full"].as_u64().unwrap_or(0))
+        .collect();
+    assert!(totals.is_sorted(), "{totals:?}");
+    assert_eq!(totals.last(), Some(&drops), "the kernel's own count");
+    totals.dedup();
+    assert!(totals.len() >= 4, "nothing was shown while it lasted: {totals:?}");
+}
+
+fn emulated() -> bool {
+    fs::read_to_string("/proc/cpuinfo").unwrap().contains("QEMU TCG")
 }
 
 /// Memory of a process, in KiB.
