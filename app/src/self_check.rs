@@ -56,7 +56,7 @@ pub fn possible(filter: &Filter) -> Result<()> {
     );
     let lacking: Vec<_> = NEEDED
         .iter()
-        .filter(|kind| filter.events & (1 << **kind as u8) == 0)
+        .filter(|kind| !kind.is_in(filter.events))
         .map(|kind| kind.name())
         .collect();
     ensure!(
@@ -169,7 +169,7 @@ mod tests {
             let error = possible(&filter).expect_err("part of a namespace").to_string();
             assert!(error.contains("--netns"), "{error}");
         }
-        let events = NEEDED.iter().fold(0, |bits, kind| bits | 1 << *kind as u8);
+        let events = Kind::set(NEEDED);
         assert!(possible(&Filter { events, ..any }).is_ok());
         let events = events & !(1 << Kind::CookieSent as u8);
         let error = possible(&Filter { events, ..any })

@@ -54,6 +54,23 @@ macro_rules! kinds {
                 match self { $(Self::$name => $text,)* }
             }
 
+            /// A set of kinds, one bit for each: [`Filter::events`](crate::config::Filter::events).
+            #[must_use]
+            pub const fn set(kinds: &[Self]) -> u64 {
+                let (mut set, mut i) = (0, 0);
+                while i < kinds.len() {
+                    set |= 1 << kinds[i] as u8;
+                    i += 1;
+                }
+                set
+            }
+
+            /// Whether it is in a set.
+            #[must_use]
+            pub const fn is_in(self, set: u64) -> bool {
+                set & (1 << self as u8) != 0
+            }
+
             /// The kind with this number, if there is one.
             #[must_use]
             pub const fn from_wire(number: u8) -> Option<Self> {

@@ -118,7 +118,7 @@ impl FilterArgs {
             );
         }
         if !self.events.is_empty() {
-            filter.events = kinds(&self.events);
+            filter.events = Kind::set(&self.events);
         }
         Ok(filter)
     }
@@ -154,11 +154,6 @@ impl SocketArgs {
         }
         Ok(filter)
     }
-}
-
-/// Kinds of events, as the kernel side takes them.
-pub fn kinds(kinds: &[Kind]) -> u64 {
-    kinds.iter().fold(0, |bits, kind| bits | 1 << *kind as u8)
 }
 
 /// Address and mask as the kernel side holds them: IPv4 as `::ffff:a.b.c.d`.

@@ -6,9 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use socklife_abi::event::Kind;
 
-use super::args::{
-    SocketArgs, TraceArgs, check_privileges, drop_privileges, duration, kinds, self_check, tell_missing,
-};
+use super::args::{SocketArgs, TraceArgs, check_privileges, drop_privileges, duration, self_check, tell_missing};
 use crate::{
     event::{Detail, Event},
     holders,
@@ -86,7 +84,7 @@ pub struct Queues {
 impl Queues {
     pub fn run(self) -> Result<ExitCode> {
         let mut filter = self.sockets.filter()?;
-        filter.events = kinds(KINDS);
+        filter.events = Kind::set(KINDS);
         let wanted = self.trace.wanted(filter)?;
         check_privileges()?;
         let mut check = self_check(&wanted.filter, self.reconcile)?;

@@ -134,8 +134,8 @@ pub enum Need {
 pub struct Row {
     /// What it sees, in a few words.
     pub name: &'static str,
-    /// The events that it sends, or that are poorer without it. Empty: whatever is asked for needs it.
-    pub feeds: &'static [Kind],
+    /// The set of events that it sends, or that are poorer without it.
+    pub feeds: u64,
     /// Whether socklife can do without.
     pub need: Need,
     /// Its rungs have two programs at one place: what one cannot do, because it is at work already, the other does.
@@ -147,29 +147,17 @@ pub struct Row {
 impl Row {
     /// Whether an event of this set is fed by the row.
     pub fn serves(&self, kinds: u64) -> bool {
-        self.feeds.is_empty() || self.feeds.iter().any(|kind| kinds & (1 << *kind as u8) != 0)
+        self.feeds & kinds != 0
     }
 }
 
 const ANY: &[Class] = &[Fentry, Kprobe, Tracepoint];
 
-/// What comes of the SYN queue. The rows of it leave notes for one another: each event needs them all.
-const SYN_QUEUE: &[Kind] = &[
-    Kind::SynQueued,
-    Kind::SynackSent,
-    Kind::SynackRetransmitted,
-    Kind::CookieSent,
-    Kind::CookieAccepted,
-    Kind::CookieRejected,
-    Kind::SynRefused,
-    Kind::HalfOpenEnded,
-    Kind::AcceptQueued,
-    Kind::AcceptRefused,
-    Kind::Listener,
-];
+/// Whatever is asked for needs it.
+const ALL: u64 = u64::MAX;
 
-/// What needs to know since when a child waits for accept(2), and at whose listener.
-const INTO_ACCEPT_QUEUE: &[Kind] = &[
+/// What comes of the SYN queue. The rows of it leave notes for one another: each event needs them all.
+const SYN_QUEUE: u64 = Kind::set(&[
     Kind::SynQueued,
     Kind::SynackSent,
     Kind::SynackRetransmitted,
@@ -181,9 +169,10 @@ const INTO_ACCEPT_QUEUE: &[Kind] = &[
     Kind::AcceptQueued,
     Kind::AcceptRefused,
     Kind::Listener,
-    Kind::Accepted,
-    Kind::NeverAccepted,
-];
+]);
+
+/// What comes of accept(2), or of its absence.
+const ACCEPT: u64 = Kind::set(&[Kind::Accepted, Kind::NeverAccepted, Kind::Listener]);
 
 macro_rules! rung {
     ($classes:expr; $($program:ident @ $at:expr),+ $(,)?) => {
@@ -202,21 +191,21 @@ macro_rules! rung {
 pub const TABLE: &[Row] = &[
     Row {
         name: "cookie at socket()",
-        feeds: &[],
+        feeds: ALL,
         need: Need::Optional,
         doubled: false,
         rungs: &[rung!(ANY; CookieSockCreate @ At::SockCreate)],
     },
     Row {
         name: "cookie at the SYN",
-        feeds: &[],
+        feeds: ALL,
         need: Need::Optional,
         doubled: false,
         rungs: &[rung!(ANY; CookieSockOps @ At::SockOps)],
     },
     Row {
         name: "destroy",
-        feeds: &[],
+        feeds: ALL,
         need: Need::Required,
         doubled: true,
         rungs: &[
@@ -228,7 +217,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "state changes",
-        feeds: &[],
+        feeds: ALL,
         need: Need::Required,
         doubled: true,
         rungs: &[
@@ -240,7 +229,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "bind()",
-        feeds: &[Kind::Bound],
+        feeds: Kind::set(&[Kind::Bound]),
         need: Need::Optional,
         doubled: false,
         rungs: &[
@@ -253,20 +242,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "listen()",
-        feeds: &[
-            Kind::Listening,
-            Kind::SynQueued,
-            Kind::SynackSent,
-            Kind::SynackRetransmitted,
-            Kind::CookieSent,
-            Kind::CookieAccepted,
-            Kind::CookieRejected,
-            Kind::SynRefused,
-            Kind::HalfOpenEnded,
-            Kind::AcceptQueued,
-            Kind::AcceptRefused,
-            Kind::Listener,
-        ],
+        feeds: SYN_QUEUE | Kind::set(&[Kind::Listening]),
         need: Need::Required,
         doubled: false,
         rungs: &[
@@ -288,7 +264,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "connect()",
-        feeds: &[Kind::Connect, Kind::Connected, Kind::ConnectFailed, Kind::Closed],
+        feeds: Kind::set(&[Kind::Connect, Kind::Connected, Kind::ConnectFailed, Kind::Closed]),
         need: Need::Required,
         doubled: false,
         rungs: &[
@@ -299,7 +275,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "connect() refused before the SYN",
-        feeds: &[Kind::ConnectFailed],
+        feeds: Kind::set(&[Kind::ConnectFailed]),
         need: Need::Optional,
         doubled: false,
         rungs: &[
@@ -316,7 +292,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "accept()",
-        feeds: &[Kind::Accepted, Kind::NeverAccepted, Kind::Listener],
+        feeds: ACCEPT,
         need: Need::Required,
         doubled: false,
         rungs: &[
@@ -333,7 +309,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "accept() that was waiting already",
-        feeds: &[Kind::Accepted, Kind::NeverAccepted, Kind::Listener],
+        feeds: ACCEPT,
         need: Need::Optional,
         doubled: false,
         rungs: &[
@@ -457,7 +433,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "into the accept queue",
-        feeds: INTO_ACCEPT_QUEUE,
+        feeds: SYN_QUEUE | ACCEPT,
         need: Need::Required,
         doubled: false,
         rungs: &[
@@ -472,7 +448,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "what is there at the start",
-        feeds: INTO_ACCEPT_QUEUE,
+        feeds: SYN_QUEUE | ACCEPT,
         need: Need::Optional,
         doubled: false,
         rungs: &[rung!(ANY; SnapshotIter @ At::Iter("tcp"))],

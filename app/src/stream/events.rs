@@ -43,7 +43,7 @@ impl Events {
 
     /// The kernel side's tables do not know whose sockets a process asked for.
     fn wants(&self, kind: Kind) -> bool {
-        self.filter.pid == 0 && self.filter.events & (1 << kind as u8) != 0
+        self.filter.pid == 0 && kind.is_in(self.filter.events)
     }
 }
 
