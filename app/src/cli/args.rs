@@ -207,6 +207,13 @@ pub fn self_check(filter: &Filter, asked: bool) -> Result<Option<SelfCheck>> {
     }
 }
 
+/// Whether the hooks in use leave something out.
+pub fn is_blind(tracer: &Tracer) -> bool {
+    let rows = &tracer.report;
+    rows.iter()
+        .any(|row| row.chosen.is_none_or(|rung| !rung.cannot.is_empty()))
+}
+
 /// Says what cannot be seen here.
 pub fn tell_missing(tracer: &Tracer) {
     for row in &tracer.report {

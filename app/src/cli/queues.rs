@@ -7,7 +7,7 @@ use clap::Args;
 use socklife_abi::event::Kind;
 
 use super::args::{
-    SocketArgs, TraceArgs, check_privileges, drop_privileges, duration, kinds, self_check, tell_missing,
+    SocketArgs, TraceArgs, check_privileges, drop_privileges, duration, is_blind, kinds, self_check, tell_missing,
 };
 use crate::{
     event::{Detail, Event},
@@ -111,6 +111,7 @@ impl Queues {
         let check = Check {
             check: check.as_ref(),
             all: self.reconcile,
+            blind: is_blind(&tracer),
         };
         stream::run(tracer, sink, &losses, Limits::default(), &check)?;
         Ok(ExitCode::SUCCESS)
