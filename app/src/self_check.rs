@@ -76,6 +76,11 @@ impl SelfCheck {
         }
     }
 
+    /// Whether there is anything to check.
+    pub fn is_empty(&self) -> bool {
+        self.namespaces.is_empty()
+    }
+
     /// Now it begins: everything is attached.
     pub fn begin(&mut self, counters: &Counters) -> Result<()> {
         let mut sampled = self.sample(counters)?;

@@ -96,6 +96,8 @@ pub struct Check<'a> {
     pub check: Option<&'a SelfCheck>,
     /// Say also what did not move.
     pub all: bool,
+    /// Some of the hooks in use cannot tell everything.
+    pub blind: bool,
 }
 
 /// What went through.
@@ -143,7 +145,7 @@ pub fn run<S: Sink>(tracer: Tracer, mut sink: S, losses: &Losses, mut limits: Li
     tell(&news);
     finished?;
     summary(&passed, losses, started.elapsed());
-    verdicts(&checked, check.all);
+    verdicts(&checked, check);
     Ok(())
 }
 
@@ -289,20 +291,25 @@ fn summary(passed: &Passed, losses: &Losses, elapsed: Duration) {
     );
 }
 
-fn verdicts(checked: &[Checked], all: bool) {
+fn verdicts(checked: &[Checked], Check { all, blind, .. }: &Check<'_>) {
     for Checked { netns, compared } in checked {
         match compared {
             Some(compared) => {
                 let verdict = Verdict {
                     netns: *netns,
                     compared,
-                    all,
+                    all: *all,
                 };
                 if verdict.is_worth_saying() {
-                    eprintln!("socklife: {verdict}");
+                    let hint = if *blind && !verdict.agrees() {
+                        " (`socklife doctor` tells what the hooks in use cannot see)"
+                    } else {
+                        ""
+                    };
+                    eprintln!("socklife: {verdict}{hint}");
                 }
             }
-            None if all => eprintln!(
+            None if *all => eprintln!(
                 "socklife: netns {netns}: cannot be compared, the process that lived there is gone or moved away"
             ),
             None => {}

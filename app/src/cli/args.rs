@@ -196,10 +196,24 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 /// an error where it was asked for and cannot be.
 pub fn self_check(filter: &Filter, asked: bool) -> Result<Option<SelfCheck>> {
     match self_check::possible(filter) {
-        Ok(()) => Ok(Some(SelfCheck::open(filter.netns))),
+        Ok(()) => {
+            let check = SelfCheck::open(filter.netns);
+            ensure!(
+                !(asked && check.is_empty()),
+                "--reconcile: the counters of this namespace cannot be read, nobody lives in it"
+            );
+            Ok(Some(check))
+        }
         Err(error) if asked => Err(error.context("--reconcile")),
         Err(_) => Ok(None),
     }
+}
+
+/// Whether the hooks in use leave something out.
+pub fn is_blind(tracer: &Tracer) -> bool {
+    let rows = &tracer.report;
+    rows.iter()
+        .any(|row| row.chosen.is_none_or(|rung| !rung.cannot.is_empty()))
 }
 
 /// Says what cannot be seen here.

@@ -9,7 +9,10 @@ use std::{
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 
-use crate::event::{DOCUMENTED, ENVELOPE_FIELDS, FieldDoc, LOST_FIELDS};
+use crate::{
+    event::{DOCUMENTED, ENVELOPE_FIELDS, FieldDoc, LOST_FIELDS},
+    view::queues::FIELDS,
+};
 
 /// Print generated documentation.
 #[derive(Args, Debug)]
@@ -59,6 +62,12 @@ fn events() -> Result<String> {
          second for each stage and kind, and one at the end.\n"
     )?;
     table(&mut out, LOST_FIELDS)?;
+    writeln!(
+        out,
+        "\n## `queues`\n\n`socklife queues -o json` prints a line for each listener and interval: `v`, `event`, `time_ns`, \
+         `wall`, the fields of [`listener`](#listener), and these. `docs/queues.md` explains them.\n"
+    )?;
+    table(&mut out, FIELDS)?;
     Ok(out)
 }
 

@@ -6,7 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use socklife_abi::event::Kind;
 
-use super::args::{SocketArgs, TraceArgs, check_privileges, drop_privileges, duration, self_check, tell_missing};
+use super::args::{
+    SocketArgs, TraceArgs, check_privileges, drop_privileges, duration, is_blind, self_check, tell_missing,
+};
 use crate::{
     event::{Detail, Event},
     holders,
@@ -33,8 +35,10 @@ const KINDS: &[Kind] = &[
     Kind::ConnectFailed,
 ];
 
-/// Intervals are no shorter: each reads the kernel side's table of listeners.
+/// Each interval reads the kernel side's table of listeners.
 const SHORTEST: Duration = Duration::from_millis(50);
+/// Nobody waits for more.
+const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Show each listener's two queues: how full they are, how long connections wait in each, and what is refused.
 ///
@@ -56,10 +60,10 @@ const SHORTEST: Duration = Duration::from_millis(50);
     sudo socklife queues -o json --netns web   one JSON object for each listener and interval")]
 pub struct Queues {
     /// Length of an interval: seconds, or 10s, 500ms, 2m.
-    #[arg(default_value = "1", value_parser = duration)]
+    #[arg(default_value = "1", value_parser = interval)]
     interval: Duration,
 
-    /// End after so many intervals; without it Ctrl-C ends it.
+    /// End after so many intervals (the first block, which comes at once, is before them); without it Ctrl-C ends it.
     count: Option<u64>,
 
     /// Print histograms of the time in both queues at the end, for each listener.
@@ -100,7 +104,7 @@ impl Queues {
         drop_privileges()?;
         let shown = Shown {
             format: self.output,
-            interval: self.interval.max(SHORTEST),
+            interval: self.interval,
             count: self.count,
             histogram: self.histogram,
             reconcile: self.reconcile,
@@ -109,9 +113,19 @@ impl Queues {
         let check = Check {
             check: check.as_ref(),
             all: self.reconcile,
+            blind: is_blind(&tracer),
         };
         stream::run(tracer, sink, &losses, Limits::default(), &check)?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if (SHORTEST..=LONGEST).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("give an interval between 50ms and one day".to_owned())
     }
 }
 
@@ -122,4 +136,43 @@ fn older(listeners: &[Event]) -> HashSet<u64> {
         _ => None,
     });
     inodes.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::Parser;
+
+    use super::Queues;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        queues: Queues,
+    }
+
+    fn parsed(arguments: &[&str]) -> Option<(Duration, Option<u64>)> {
+        let line = Line::try_parse_from([&["queues"], arguments].concat()).ok()?;
+        Some((line.queues.interval, line.queues.count))
+    }
+
+    #[test]
+    fn interval_and_count_stand_in_their_places() {
+        let seconds = Duration::from_secs;
+        assert_eq!(parsed(&[]), Some((seconds(1), None)));
+        assert_eq!(parsed(&["10"]), Some((seconds(10), None)));
+        assert_eq!(parsed(&["2m", "6", "--lport", "443"]), Some((seconds(120), Some(6))));
+        assert_eq!(parsed(&["0.5", "0"]), Some((Duration::from_millis(500), Some(0))));
+        for wrong in [
+            &["0"][..],
+            &["-1"],
+            &["9d"],
+            &["soon"],
+            &["1", "some"],
+            &["1", "1", "1"],
+        ] {
+            assert_eq!(parsed(wrong), None, "{wrong:?}");
+        }
+    }
 }

@@ -5,7 +5,9 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::Result;
 use clap::Args;
 
-use super::args::{FilterArgs, TraceArgs, check_privileges, drop_privileges, duration, self_check, tell_missing};
+use super::args::{
+    FilterArgs, TraceArgs, check_privileges, drop_privileges, duration, is_blind, self_check, tell_missing,
+};
 use crate::{
     kernel::{Losses, Tracer},
     output::{self, Format},
@@ -68,6 +70,7 @@ impl Trace {
         let check = Check {
             check: check.as_ref(),
             all: self.reconcile,
+            blind: is_blind(&tracer),
         };
         stream::run(tracer, Events::new(output, wanted.filter), &losses, limits, &check)?;
         Ok(ExitCode::SUCCESS)

@@ -112,7 +112,6 @@ impl<'a> Queues<'a> {
         let sent = match (self.shown.format, &mut self.screen) {
             (Format::Json, _) => {
                 let block = as_json(&rows, &checked, &self.news, now, &mut self.clock)?;
-                self.news.clear();
                 self.blocks.send(block)
             }
             (Format::Text, None) => {
@@ -144,8 +143,11 @@ impl<'a> Queues<'a> {
             }
         };
         if sent == Sent::Lost {
+            // The interval goes on, and the next block has it all.
             self.skipped += 1;
+            return Ok(sent);
         }
+        self.news.clear();
         self.listeners.next_interval();
         self.since = Some(now);
         Ok(sent)
@@ -363,7 +365,10 @@ impl Sink for Queues<'_> {
         }
         self.blocks.finish(patience, last)?;
         for (count, what) in [
-            (self.skipped, "blocks skipped: output too slow"),
+            (
+                self.skipped,
+                "blocks skipped, each is part of the next: output too slow",
+            ),
             (
                 self.listeners.left_out(),
                 "events of listeners not shown: there are too many listeners",
