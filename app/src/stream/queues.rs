@@ -3,7 +3,6 @@
 use std::{collections::HashMap, fmt::Write as _, io::Write as _, time::Duration};
 
 use anyhow::Result;
-use serde::{Serialize, Serializer};
 
 use super::{Sink, tell};
 use crate::{
@@ -11,15 +10,13 @@ use crate::{
     event::Event,
     holders::Holders,
     kernel::{Counters, Loss},
-    model::{
-        Listeners,
-        reconcile::{Compared, Verdict},
-    },
+    model::{Listeners, reconcile::Verdict},
     output::{Blocks, Format, Line, Sent, lost, screen},
     self_check::{Checked, SelfCheck},
     view::{
         histogram,
         queues::{Row, Table, json, rows},
+        reconcile,
     },
 };
 
@@ -164,99 +161,26 @@ impl<'a> Queues<'a> {
         }
     }
 
+    /// Of every listener with connections, those that are closed too.
     fn histograms(&mut self) -> Result<Vec<u8>> {
         let now = boot_ns();
+        let mut wall = String::new();
+        self.clock.rfc3339(now, &mut wall);
+        let line = Line {
+            time_ns: now,
+            wall: &wall,
+        };
         let mut listeners: Vec<_> = self.listeners.iter().collect();
         listeners.sort_by_key(|(key, listener)| (listener.port, listener.address(), *key));
         let mut out = Vec::new();
-        let mut wall = String::new();
-        self.clock.rfc3339(now, &mut wall);
         for (_, listener) in listeners {
-            let waits = [("SYN queue", &listener.half_open), ("accept queue", &listener.accept)];
-            if waits.iter().all(|(_, waits)| waits.powers().is_empty()) {
-                continue;
-            }
-            let address = listener
-                .address()
-                .map_or_else(|| "?".to_owned(), |address| address.to_string());
-            if self.shown.format == Format::Json {
-                let fields = Histogram {
-                    netns: listener.netns,
-                    laddr: &address,
-                    lport: listener.port,
-                    half_open: steps(listener.half_open.powers()),
-                    accept_wait: steps(listener.accept.powers()),
-                };
-                let line = Line {
-                    time_ns: now,
-                    wall: &wall,
-                };
-                line.write("histogram", &fields, &mut out)?;
-                continue;
-            }
-            for (queue, waits) in waits {
-                let mut text = String::new();
-                histogram::lines(waits.powers(), &mut text)?;
-                if !text.is_empty() {
-                    writeln!(
-                        out,
-                        "{address} {} netns {}: time in the {queue}",
-                        listener.port, listener.netns
-                    )?;
-                    writeln!(out, "{text}")?;
-                }
+            match self.shown.format {
+                Format::Json => histogram::json(listener, line, &mut out)?,
+                Format::Text => out.extend(histogram::text(listener)?.into_bytes()),
             }
         }
         Ok(out)
     }
-}
-
-/// A listener's waits by powers of two microseconds.
-#[derive(Serialize)]
-struct Histogram<'a> {
-    netns: u32,
-    laddr: &'a str,
-    lport: u16,
-    half_open: Vec<Step>,
-    accept_wait: Vec<Step>,
-}
-
-#[derive(Serialize)]
-struct Step {
-    from_ns: u64,
-    below_ns: u64,
-    count: u64,
-}
-
-fn steps(powers: &[u64]) -> Vec<Step> {
-    let steps = powers.iter().enumerate().map(|(power, count)| {
-        let (from, to) = histogram::bounds(power);
-        Step {
-            from_ns: from * 1000,
-            below_ns: (to + 1) * 1000,
-            count: *count,
-        }
-    });
-    steps.filter(|step| step.count > 0).collect()
-}
-
-/// What was counted of a namespace by both.
-#[derive(Serialize)]
-struct Reconciled<'a> {
-    netns: u32,
-    agree: bool,
-    #[serde(serialize_with = "counted")]
-    counted: &'a [Compared],
-    #[serde(serialize_with = "by_kernel")]
-    kernel: &'a [Compared],
-}
-
-fn counted<S: Serializer>(compared: &[Compared], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(compared.iter().map(|compared| (compared.name, compared.ours.1)))
-}
-
-fn by_kernel<S: Serializer>(compared: &[Compared], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(compared.iter().map(|compared| (compared.name, compared.kernel)))
 }
 
 fn as_json(rows: &[Row<'_>], checked: &[Checked], news: &[Loss], now: u64, clock: &mut Clock) -> Result<Vec<u8>> {
@@ -273,15 +197,10 @@ fn as_json(rows: &[Row<'_>], checked: &[Checked], news: &[Loss], now: u64, clock
     for row in rows {
         json(row, line, &mut out)?;
     }
-    for Checked { netns, compared } in checked {
-        let Some(compared) = compared else { continue };
-        let fields = Reconciled {
-            netns: *netns,
-            agree: compared.iter().all(Compared::agrees),
-            counted: compared,
-            kernel: compared,
-        };
-        line.write("reconcile", &fields, &mut out)?;
+    for checked in checked {
+        if let Some(compared) = &checked.compared {
+            reconcile::json(checked.netns, compared, line, &mut out)?;
+        }
     }
     Ok(out)
 }
