@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, Error},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
@@ -32,6 +32,8 @@ pub struct Peer {
     server: SocketAddr,
     raw: OwnedFd,
     tap: OwnedFd,
+    /// Sends to itself.
+    echo: UdpSocket,
     /// The server's first sequence number, once its SYN-ACK came.
     server_isn: Option<u32>,
 }
@@ -55,8 +57,10 @@ struct Route6 {
     ifindex: i32,
 }
 
-/// Routes the addresses of peers in the namespace of this thread.
+/// Routes the addresses of peers in the namespace of this thread, and keeps the thread on the CPU that it is on: what it
+/// sends over loopback then arrives in order.
 pub fn prepare() -> Result<()> {
+    stay().context("cannot stay on one CPU")?;
     let lo = loopback()?;
     let socket = socket(libc::AF_INET, libc::SOCK_DGRAM, 0).context("cannot make a socket")?;
     let mut name = *b"lo\0";
@@ -122,6 +126,7 @@ impl Peer {
             server,
             raw: raw.context("cannot make a raw socket (CAP_NET_RAW)")?,
             tap: tap().context("cannot tap loopback (CAP_NET_RAW)")?,
+            echo: echo().context("cannot send datagrams over loopback")?,
             server_isn: None,
         })
     }
@@ -191,11 +196,24 @@ impl Peer {
         packet.extend(from.octets());
         packet.extend(to.octets());
         packet.extend(icmp);
-        self.put(&packet)
+        self.put(&packet)?;
+        self.settle()
     }
 
     fn send(&self, flags: u8, seq: u32, ack: u32) -> Result<()> {
-        self.put(&packet(self.local, self.server, flags, seq, ack))
+        self.put(&packet(self.local, self.server, flags, seq, ack))?;
+        self.settle()
+    }
+
+    /// Waits until the kernel has dealt with what was sent. It may do so later, in ksoftirqd; but a CPU takes what arrives
+    /// over loopback in order, so when a datagram is there, what was sent before it has been looked at.
+    fn settle(&self) -> Result<()> {
+        let mut byte = [0];
+        self.echo.send(&byte).context("cannot send a datagram over loopback")?;
+        self.echo
+            .recv(&mut byte)
+            .context("a datagram over loopback does not arrive")?;
+        Ok(())
     }
 
     fn put(&self, packet: &[u8]) -> Result<()> {
@@ -273,6 +291,7 @@ impl Peer {
 /// So many SYNs to an IPv4 listener, each from another peer, and never a word more: a SYN flood.
 pub fn flood(server: SocketAddr, count: u32) -> Result<()> {
     const PORTS: u32 = 50_000;
+    const BURST: u32 = 256;
     let first = Peer::new(server, 0)?;
     let [a, b, c, _] = V4.octets();
     for number in 0..count {
@@ -280,8 +299,48 @@ pub fn flood(server: SocketAddr, count: u32) -> Result<()> {
         let port = u16::try_from(10_000 + number % PORTS)?;
         let from = SocketAddr::from((Ipv4Addr::new(a, b, c, host), port));
         first.put(&packet(from, server, SYN, ISN, 0))?;
+        // A CPU drops what it has no time for (`net.core.netdev_max_backlog`).
+        if number % BURST == BURST - 1 {
+            first.settle()?;
+        }
     }
+    first.settle()
+}
+
+/// Waits until the kernel has dealt with what this thread sent over loopback. It may do so later, in ksoftirqd; but a CPU
+/// takes what arrives in order, so when a datagram is there, what was sent before it has been looked at.
+pub fn settle() -> Result<()> {
+    through(&echo().context("cannot send datagrams over loopback")?)
+}
+
+fn through(echo: &UdpSocket) -> Result<()> {
+    let mut byte = [0];
+    echo.send(&byte).context("cannot send a datagram over loopback")?;
+    echo.recv(&mut byte)
+        .context("a datagram over loopback does not arrive")?;
     Ok(())
+}
+
+/// A socket that is connected to itself.
+fn echo() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.connect(socket.local_addr()?)?;
+    socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+    Ok(socket)
+}
+
+fn stay() -> io::Result<()> {
+    // SAFETY: all zeroes is a value of the set, and the calls are given its size.
+    unsafe {
+        let cpu = libc::sched_getcpu();
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(usize::try_from(cpu).map_err(io::Error::other)?, &mut set);
+        if libc::sched_setaffinity(0, size_of_val(&set), &raw const set) == 0 {
+            Ok(())
+        } else {
+            Err(Error::last_os_error())
+        }
+    }
 }
 
 /// A segment without payload, in its packet.

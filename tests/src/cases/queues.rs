@@ -683,6 +683,7 @@ pub fn slow_acceptor(class: Class) {
         let listener = listener(V4, 8).unwrap();
         let begun = boot_ns();
         let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        peer::settle().unwrap();
         let connected = boot_ns();
         std::thread::sleep(SLEEP);
         let _server = listener.accept().unwrap();

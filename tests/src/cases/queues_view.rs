@@ -45,6 +45,7 @@ pub fn rows_of_a_listener() {
     let listener = namespace.run(move || {
         let accepted = listener.accept().unwrap();
         clients.extend((0..3).map(|_| TcpStream::connect(server).unwrap()));
+        peer::settle().unwrap();
         // Four wait where three are the limit: the fifth finds it full.
         let refused = begin(server).unwrap();
         peer.reset().unwrap();
