@@ -334,7 +334,7 @@ fn stay() -> io::Result<()> {
     unsafe {
         let cpu = libc::sched_getcpu();
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(usize::try_from(cpu).map_err(io::Error::other)?, &mut set);
+        libc::CPU_SET(usize::try_from(cpu).map_err(Error::other)?, &mut set);
         if libc::sched_setaffinity(0, size_of_val(&set), &raw const set) == 0 {
             Ok(())
         } else {
