@@ -5,6 +5,7 @@ mod demo;
 mod doctor;
 mod generate;
 mod queues;
+mod serve;
 mod trace;
 
 use std::process::ExitCode;
@@ -27,6 +28,7 @@ use clap::{Parser, Subcommand};
         sudo socklife trace --port 8080         one service, both ends\n  \
         sudo socklife trace -e connect_failed   connects that fail, with their errno\n  \
         sudo socklife queues                    each listener's two queues, every second\n  \
+        socklife serve --listen 127.0.0.1:8080  a server that forks for each connection, to watch\n  \
         sudo socklife doctor                    what this kernel lets socklife see"
 )]
 pub struct Cli {
@@ -38,6 +40,7 @@ pub struct Cli {
 enum Command {
     Trace(trace::Trace),
     Queues(queues::Queues),
+    Serve(serve::Serve),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),
     Generate(generate::Generate),
@@ -53,6 +56,7 @@ impl Cli {
         match self.command {
             Command::Trace(trace) => trace.run(),
             Command::Queues(queues) => queues.run(),
+            Command::Serve(serve) => serve.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Demo(demo) => demo.run(),
             Command::Generate(generate) => generate.run(),

@@ -14,5 +14,6 @@ pub mod netns;
 pub mod output;
 pub mod scene;
 mod self_check;
+mod server;
 mod stream;
 pub mod view;

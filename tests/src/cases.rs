@@ -11,6 +11,7 @@ mod process;
 mod queues;
 mod queues_view;
 mod rungs;
+mod serve;
 mod trouble;
 
 use crate::harness::Class;
@@ -69,6 +70,9 @@ pub const ONCE: &[(&str, fn())] = &[
     ("full_request_table_is_counted", loss::request_table),
     ("syn_flood", flood::syn_flood),
     ("queues_in_a_flood", flood::queues_go_on),
+    ("serve_witness", serve::witness),
+    ("serve_limits", serve::limits),
+    ("serve_mistakes", serve::mistakes),
     ("queues_rows", queues_view::rows_of_a_listener),
     ("queues_backlog", queues_view::backlog),
     ("queues_blocks", queues_view::blocks),

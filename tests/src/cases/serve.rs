@@ -1,0 +1,227 @@
+//! `socklife serve`: what its children say of themselves, against /proc.
+
+use std::{
+    collections::HashSet,
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    process::{Child, Stdio},
+};
+
+use serde_json::Value;
+
+use crate::harness::{Namespace, PATIENCE, helper::cookie, socklife, until};
+
+/// A running server.
+struct Serve {
+    child: Child,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Serve {
+    fn start(namespace: &Namespace, listen: &[&str], args: &[&str]) -> Self {
+        let mut command = socklife();
+        command.arg("serve");
+        for address in listen {
+            command.args(["--listen", address]);
+        }
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = namespace.run(move || command.spawn().unwrap());
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let addresses = listen
+            .iter()
+            .map(|_| {
+                let mut line = String::new();
+                out.read_line(&mut line).unwrap();
+                line.trim().rsplit(' ').next().unwrap().parse().unwrap()
+            })
+            .collect();
+        Self { child, addresses }
+    }
+
+    fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its children, with their states as /proc has them.
+    fn children(&self) -> Vec<(u32, char)> {
+        let pids = fs::read_dir("/proc").unwrap();
+        let pids = pids.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse::<u32>().ok());
+        pids.filter_map(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            let mut fields = stat.rsplit(") ").next()?.split(' ');
+            let state = fields.next()?.chars().next()?;
+            (fields.next()?.parse() == Ok(self.pid())).then_some((pid, state))
+        })
+        .collect()
+    }
+
+    /// Ends it as a service manager does.
+    fn stop(mut self) -> String {
+        // SAFETY: a child that was not waited for.
+        unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
+        let mut said = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{said}");
+        said
+    }
+}
+
+impl Drop for Serve {
+    fn drop(&mut self) {
+        // Of a case that failed; one that was waited for takes no signal.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks the child on the other end what it knows.
+fn ask(client: &mut TcpStream) -> Value {
+    client.write_all(b"GET / HTTP/1.1\r\nHost: it\r\n\r\n").unwrap();
+    let mut reader = BufReader::new(client);
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line).unwrap();
+        if let Some(value) = line.strip_prefix("Content-Length: ") {
+            length = value.trim().parse().unwrap();
+        }
+        if line.trim().is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    serde_json::from_slice(&body).unwrap()
+}
+
+fn sockets_of(pid: u32) -> HashSet<String> {
+    let fds = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    fds.filter_map(|fd| Some(fs::read_link(fd.ok()?.path()).ok()?.to_str()?.to_owned()))
+        .filter(|link| link.starts_with("socket:"))
+        .collect()
+}
+
+/// Each connection has a child of its own, which knows what /proc and the client know; none is left over.
+pub fn witness() {
+    const COUNT: usize = 37;
+    let namespace = Namespace::new();
+    let server = Serve::start(&namespace, &["127.0.0.1:0", "[::]:0"], &["--max-children", "200"]);
+    let (v4, v6) = (server.addresses[0], server.addresses[1].port());
+    let parent = server.pid();
+    let mut seen = HashSet::new();
+    let mut clients = namespace.run(move || {
+        let connect = |to: &str, port: u16| {
+            (0..COUNT)
+                .map(|_| TcpStream::connect((to, port)).unwrap())
+                .collect::<Vec<_>>()
+        };
+        let all = [
+            connect("127.0.0.1", v4.port()),
+            connect("127.0.0.1", v6),
+            connect("::1", v6),
+        ];
+        all.into_iter().flatten().collect::<Vec<_>>()
+    });
+    for client in &mut clients {
+        let says = ask(client);
+        let (local, peer) = (client.local_addr().unwrap(), client.peer_addr().unwrap());
+        assert_eq!(says["ppid"], parent, "{says}");
+        assert!(
+            seen.insert(says["pid"].as_u64().unwrap()),
+            "one child, one connection: {says}"
+        );
+        assert_eq!(
+            (&says["raddr"], &says["rport"]),
+            (&local.ip().to_string().into(), &local.port().into())
+        );
+        assert_eq!(
+            (&says["laddr"], &says["lport"]),
+            (&peer.ip().to_string().into(), &peer.port().into())
+        );
+        assert_eq!(says["family"], if local.is_ipv4() { 4 } else { 6 }, "{says}");
+        let link = fs::read_link(format!("/proc/{}/fd/{}", says["pid"], says["fd"])).unwrap();
+        assert_eq!(link.to_str().unwrap(), format!("socket:[{}]", says["inode"]), "{says}");
+        // The child has this connection and nothing else of the server's, and the parent has it no more.
+        let pid = u32::try_from(says["pid"].as_u64().unwrap()).unwrap();
+        assert_eq!(sockets_of(pid).len(), 1, "{says}");
+        assert!(!sockets_of(parent).contains(link.to_str().unwrap()), "{says}");
+        assert!(
+            says["cookie"].as_u64().unwrap() > 0 && says["cookie"] != cookie(std::os::fd::AsRawFd::as_raw_fd(client))
+        );
+    }
+    assert_eq!(server.children().len(), 3 * COUNT);
+    drop(clients);
+    assert!(
+        until(PATIENCE, || server.children().is_empty()),
+        "{:?}",
+        server.children()
+    );
+    let said = server.stop();
+    assert!(said.contains(&format!("served {} connections", 3 * COUNT)), "{said}");
+}
+
+/// At the limit nobody is accepted until a child has ended; lines come back as they are; an idle client is given up.
+pub fn limits() {
+    let namespace = Namespace::new();
+    let args = ["--max-children", "2", "--idle-timeout", "6s"];
+    let server = Serve::start(&namespace, &["127.0.0.1:0"], &args);
+    let address = server.addresses[0];
+    let mut clients: Vec<_> = namespace.run(move || (0..3).map(|_| TcpStream::connect(address).unwrap()).collect());
+    for client in &mut clients[..2] {
+        client.write_all(b"a line\n").unwrap();
+        let mut back = [0; 7];
+        client.read_exact(&mut back).unwrap();
+        assert_eq!(&back, b"a line\n");
+    }
+    clients[2].write_all(b"another\n").unwrap();
+    assert_eq!(server.children().len(), 2, "the third waits in the accept queue");
+    // The first two say nothing more, are given up, and the third gets its turn.
+    let mut back = [0; 8];
+    clients[2].read_exact(&mut back).unwrap();
+    assert_eq!(&back, b"another\n");
+    assert_eq!(clients[0].read(&mut back).unwrap(), 0, "the child hung up");
+    drop(clients);
+    server.stop();
+}
+
+/// Each mistake on purpose does what it says, and the server without any does none of it (`witness`).
+pub fn mistakes() {
+    let namespace = Namespace::new();
+    let listening = |server: &Serve| {
+        let one = sockets_of(server.pid());
+        assert_eq!(one.len(), 1, "the listener: {one:?}");
+        one.into_iter().next().unwrap()
+    };
+    let connect = |server: &Serve| {
+        let address = server.addresses[0];
+        let mut client = namespace.run(move || TcpStream::connect(address).unwrap());
+        let says = ask(&mut client);
+        (client, u32::try_from(says["pid"].as_u64().unwrap()).unwrap(), says)
+    };
+
+    let server = Serve::start(&namespace, &["127.0.0.1:0"], &["--leak-listener"]);
+    let listener = listening(&server);
+    let (client, child, _) = connect(&server);
+    assert!(sockets_of(child).contains(&listener));
+    drop(client);
+    server.stop();
+
+    let server = Serve::start(&namespace, &["127.0.0.1:0"], &["--leak-connection"]);
+    let (client, _, says) = connect(&server);
+    drop(client);
+    assert!(until(PATIENCE, || server.children().is_empty()));
+    let connection = format!("socket:[{}]", says["inode"]);
+    assert!(sockets_of(server.pid()).contains(&connection), "{connection}");
+    server.stop();
+
+    let server = Serve::start(&namespace, &["127.0.0.1:0"], &["--no-reap"]);
+    let (client, child, _) = connect(&server);
+    drop(client);
+    assert!(
+        until(PATIENCE, || server.children() == [(child, 'Z')]),
+        "{:?}",
+        server.children()
+    );
+    server.stop();
+}
