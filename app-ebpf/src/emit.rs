@@ -171,7 +171,8 @@ impl Subject {
     #[inline(always)]
     pub fn is_queued(&self, listener: u64, now: bool) -> u64 {
         let mut queued_ns = self.envelope.time_ns;
-        lives::begin(self.key, |life| {
+        // A child that finds no room is counted where it is established.
+        lives::change(self.key, |life| {
             life.queued = 1;
             life.listener = listener;
             if now || life.queued_ns == 0 {

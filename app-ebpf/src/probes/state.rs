@@ -92,7 +92,8 @@ fn cloned<M: Mem>(child: Sock<M>) {
     const WAITS: u64 = 1 << Kind::Accepted as u8 | 1 << Kind::NeverAccepted as u8;
     if global!(FILTER.events) & WAITS != 0 && may_pass(child.0.get(off!(num)), child.netns()) {
         let queued_ns = now();
-        lives::begin(child.key(), |life| {
+        // One that finds no room is counted where it is established.
+        lives::change(child.key(), |life| {
             if life.queued_ns == 0 {
                 life.queued_ns = queued_ns;
             }
