@@ -121,7 +121,7 @@ impl Server<'_> {
         if room {
             watched.extend(self.listeners.iter().map(|listener| listener.as_raw_fd()));
         }
-        let ready = wait(&watched, None).context("cannot wait for connections")?;
+        let ready = wait(&watched).context("cannot wait for connections")?;
         if ready.contains(&self.signals.fd()) {
             let seen = self.signals.take().context("cannot read signals")?;
             if seen.child {
@@ -237,7 +237,7 @@ impl Server<'_> {
             return Ok(());
         }
         while !self.children.is_empty() {
-            wait(&[self.signals.fd()], None).context("cannot wait for children")?;
+            wait(&[self.signals.fd()]).context("cannot wait for children")?;
             let seen = self.signals.take().context("cannot read signals")?;
             self.reap()?;
             if seen.end {
@@ -251,8 +251,8 @@ impl Server<'_> {
     }
 }
 
-/// Waits until one of these can be read, or until the time is up.
-fn wait(fds: &[RawFd], patience: Option<Duration>) -> io::Result<Vec<RawFd>> {
+/// Waits until one of these can be read.
+fn wait(fds: &[RawFd]) -> io::Result<Vec<RawFd>> {
     let mut watched: Vec<_> = fds
         .iter()
         .map(|fd| libc::pollfd {
@@ -261,10 +261,9 @@ fn wait(fds: &[RawFd], patience: Option<Duration>) -> io::Result<Vec<RawFd>> {
             revents: 0,
         })
         .collect();
-    let patience = patience.map_or(-1, |patience| i32::try_from(patience.as_millis()).unwrap_or(i32::MAX));
     let count = libc::nfds_t::try_from(watched.len()).map_err(Error::other)?;
     // SAFETY: as many descriptors as are said.
-    if unsafe { libc::poll(watched.as_mut_ptr(), count, patience) } < 0 {
+    if unsafe { libc::poll(watched.as_mut_ptr(), count, -1) } < 0 {
         let error = Error::last_os_error();
         return if error.kind() == io::ErrorKind::Interrupted {
             Ok(Vec::new())

@@ -12,7 +12,6 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
 const ACK: u8 = 16;
@@ -170,12 +169,6 @@ impl Peer {
     /// A reset of the half-open connection.
     pub fn reset(&self) -> Result<()> {
         self.send(RST, ISN + 1, 0)
-    }
-
-    /// An end of the connection.
-    pub fn fin(&self) -> Result<()> {
-        let isn = self.server_isn.context("no SYN-ACK came yet")?;
-        self.send(FIN | ACK, ISN + 1, isn.wrapping_add(1))
     }
 
     /// A router's word that the peer cannot be reached (ICMP, IPv4 only): it quotes the SYN-ACK.

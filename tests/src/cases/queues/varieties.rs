@@ -1,0 +1,207 @@
+//! Listeners and handshakes of other kinds: each step once, and the right listener.
+
+use std::{
+    io::Write as _,
+    net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsRawFd as _, FromRawFd as _},
+};
+
+use socklife::scene::{
+    peer::Peer,
+    queues::{listener, set_backlog, sysctl},
+};
+
+use super::*;
+use crate::harness::{Class, PATIENCE, helper::cookie, until};
+
+/// TCP Fast Open: the child is queued at the SYN, once, and was never half-open.
+pub fn fastopen(class: Class) {
+    const COUNT: usize = 3;
+    let (namespace, tracer) = start(class);
+    let clients = namespace.run(|| {
+        // Client and server, no cookie asked, every listener.
+        sysctl("tcp_fastopen", 0x607).unwrap();
+        let listener = listener(V4, 8).unwrap();
+        let SocketAddr::V4(server) = listener.local_addr().unwrap() else {
+            panic!("IPv4")
+        };
+        let to = crate::harness::helper::sockaddr(SocketAddr::V4(server));
+        (0..COUNT)
+            .map(|_| {
+                // SAFETY: a new socket, owned by a stream, and an address and data of the sizes that are named.
+                let client = unsafe {
+                    let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+                    let sent = libc::sendto(
+                        fd,
+                        b"hello".as_ptr().cast(),
+                        5,
+                        libc::MSG_FASTOPEN,
+                        (&raw const to).cast(),
+                        16,
+                    );
+                    assert_eq!(sent, 5, "{}", std::io::Error::last_os_error());
+                    TcpStream::from_raw_fd(fd)
+                };
+                let (_server, from) = listener.accept().unwrap();
+                drop(client);
+                from
+            })
+            .collect::<Vec<_>>()
+    });
+    tracer.wait_for("accepted", COUNT);
+    let events = ended(tracer);
+    for client in clients {
+        let mut story = story(&events, client);
+        // The callback that shows the SYN-ACK comes in front of the queue, or behind it.
+        story.sort_by_key(|event| match event["event"].as_str().unwrap() {
+            "synack_sent" => 0,
+            "accept_queued" => 1,
+            _ => 2,
+        });
+        assert_eq!(kinds(&story), ["synack_sent", "accept_queued", "accepted"]);
+        assert_eq!(story[1]["by"], "fastopen");
+        assert_eq!(story[1]["accept_queue"], 1, "{}", story[1]);
+        assert!(story[1]["half_open_ns"].is_null(), "{}", story[1]);
+        assert!(story[1]["listener"].is_u64() && story[1]["listener"] == story[2]["listener"]);
+    }
+    assert_eq!(events.all.len(), 3 * COUNT, "{:#?}", events.all);
+}
+
+/// `TCP_DEFER_ACCEPT`: the bare final ACK is dropped, which is no refusal.
+pub fn defer_accept(class: Class) {
+    const COUNT: usize = 3;
+    let (namespace, tracer) = start(class);
+    let clients = namespace.run(|| {
+        let listener = listener(V4, 8).unwrap();
+        let seconds: i32 = 30;
+        // SAFETY: an option of that type.
+        let done = unsafe {
+            libc::setsockopt(
+                listener.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_DEFER_ACCEPT,
+                (&raw const seconds).cast(),
+                4,
+            )
+        };
+        assert_eq!(done, 0);
+        (0..COUNT)
+            .map(|_| {
+                let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                client.write_all(b"hello").unwrap();
+                listener.accept().unwrap().1
+            })
+            .collect::<Vec<_>>()
+    });
+    tracer.wait_for("accepted", COUNT);
+    let events = ended(tracer);
+    for client in clients {
+        assert_eq!(
+            kinds(&story(&events, client)),
+            ["syn_queued", "synack_sent", "accept_queued", "accepted"]
+        );
+    }
+    assert_eq!(events.all.len(), 4 * COUNT, "{:#?}", events.all);
+}
+
+/// IPv4 peers of an IPv6 listener: IPv4 on the wire, and said so from the SYN on.
+pub fn mapped(class: Class) {
+    let (namespace, tracer) = start(class);
+    let peers = namespace.run(|| {
+        let listener = listener(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 64).unwrap();
+        let server = SocketAddr::new(V4, listener.local_addr().unwrap().port());
+        let peers: Vec<_> = (0..3).map(|number| Peer::half_open(server, number).unwrap()).collect();
+        set_backlog(&listener, 0).unwrap();
+        peers[0].ack().unwrap();
+        peers[1].ack().unwrap();
+        Peer::new(server, 7).unwrap().syn().unwrap();
+        peers[2].reset().unwrap();
+        peers.iter().map(|peer| peer.local).collect::<Vec<_>>()
+    });
+    tracer.wait_for("never_accepted", 1);
+    tracer.wait_for("half_open_ended", 1);
+    let events = ended(tracer);
+    for event in &events.all {
+        assert_eq!(
+            (&event["family"], &event["mapped"]),
+            (&4.into(), &true.into()),
+            "{event}"
+        );
+        assert_eq!(event["laddr"], "127.0.0.1", "{event}");
+    }
+    let ends = ["never_accepted", "accept_refused", "half_open_ended"];
+    for (peer, end) in peers.iter().zip(ends) {
+        assert!(kinds(&story(&events, *peer)).contains(&end), "{end}: {:#?}", events.all);
+    }
+    assert_eq!(events.one("syn_refused")["cause"], "accept_queue_full");
+}
+
+/// Several listeners on one address: each event names the one that it is of.
+pub fn reuseport(class: Class) {
+    const COUNT: usize = 23;
+    let (namespace, tracer) = start(class);
+    let accepted = namespace.run(|| {
+        let group: Vec<_> = (0..3).map(|_| group_member()).collect();
+        assert!(
+            group
+                .iter()
+                .all(|listener| listener.local_addr().unwrap().port() == GROUP_PORT)
+        );
+        let mut accepted = Vec::new();
+        for _ in 0..COUNT {
+            let client = TcpStream::connect((V4, GROUP_PORT)).unwrap();
+            let taken = || {
+                group.iter().find_map(|listener| {
+                    let (server, from) = listener.accept().ok()?;
+                    Some((from, cookie(server.as_raw_fd()), cookie(listener.as_raw_fd())))
+                })
+            };
+            let mut found = None;
+            assert!(until(PATIENCE, || {
+                found = taken();
+                found.is_some()
+            }));
+            accepted.push(found.unwrap());
+            drop(client);
+        }
+        accepted
+    });
+    tracer.wait_for("accepted", COUNT);
+    let events = ended(tracer);
+    assert_eq!(events.all.len(), 4 * COUNT);
+    for (client, child, listener) in accepted {
+        let story = story(&events, client);
+        assert_eq!(
+            kinds(&story),
+            ["syn_queued", "synack_sent", "accept_queued", "accepted"]
+        );
+        for event in story {
+            assert_eq!(
+                (&event["cookie"], &event["listener"]),
+                (&child.into(), &listener.into()),
+                "{event}"
+            );
+        }
+    }
+}
+
+const GROUP_PORT: u16 = 7007;
+
+/// A listener on the group's port that does not block.
+fn group_member() -> TcpListener {
+    let to = crate::harness::helper::sockaddr(SocketAddr::new(V4, GROUP_PORT));
+    let on: i32 = 1;
+    // SAFETY: a new socket, owned by a listener, and an address and an option of the sizes that are named.
+    unsafe {
+        let fd = libc::socket(
+            libc::AF_INET,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+            0,
+        );
+        let set = libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, (&raw const on).cast(), 4);
+        let bound = libc::bind(fd, (&raw const to).cast(), 16);
+        let listens = libc::listen(fd, 64);
+        assert_eq!((set, bound, listens), (0, 0, 0), "{}", std::io::Error::last_os_error());
+        TcpListener::from_raw_fd(fd)
+    }
+}
