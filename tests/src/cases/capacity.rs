@@ -128,9 +128,8 @@ pub fn clients() {
         ("nr_open", "fs.nr_open"),
     ] {
         let count = grouped(limit(&report, name)["connections"].as_u64().unwrap());
-        let row = text
-            .lines()
-            .find(|line| line[line.len().min(2)..].trim_start().starts_with(shown));
+        let mut rows = text.lines().map(|line| line.trim_start_matches(['→', ' ']));
+        let row = rows.find(|row| row.starts_with(shown));
         assert!(
             row.is_some_and(|row| row.contains(&format!(" {count} "))),
             "{count}: {text}"
