@@ -15,11 +15,12 @@ pub mod memory;
 pub mod process;
 pub mod reading;
 
-use std::net::SocketAddr;
+use std::{collections::HashSet, net::SocketAddr};
 
 use clap::ValueEnum;
 use ipnet::IpNet;
 
+use crate::holders;
 use clients::Population;
 use host::Host;
 use limits::{Limit, Place, Subject};
@@ -89,13 +90,17 @@ pub struct Serving {
     pub more_holders: u32,
 }
 
+fn count(sockets: &HashSet<u64>) -> u64 {
+    u64::try_from(sockets.len()).unwrap_or(u64::MAX)
+}
+
 /// Reads, measures, and computes.
 pub fn survey(question: &Question) -> Report {
     let root = Root::system();
     let host = Host::read(&root);
     let mut all = listeners::read(&root);
     accept_queues::fill(&mut all);
-    let holders = listeners::holders(&all);
+    let holding = listeners::holders(&all);
     let asked = !question.listen.is_empty();
     let mut listeners = Vec::new();
     let mut places = Vec::new();
@@ -109,7 +114,7 @@ pub fn survey(question: &Question) -> Report {
         })
     };
     let serving = |listener: Listener| {
-        let found = listener.sockets.iter().find_map(|inode| holders.get(inode));
+        let found = listener.sockets.iter().find_map(|inode| holding.get(inode));
         Serving {
             more_holders: found.map_or(0, |holders| holders.more),
             process: found.map(|holders| Process::read(&root, holders.first.pid, false, question.model)),
@@ -120,6 +125,8 @@ pub fn survey(question: &Question) -> Report {
         for address in &question.listen {
             let serving = listeners::serving(&all, *address).cloned().map(&serving);
             let population = Population::new(&question.clients, *address, &host, clients::is_local);
+            let held = serving.as_ref().map(|serving| &serving.listener.held);
+            let process = serving.as_ref().and_then(|serving| serving.process.as_ref());
             places.push(Place {
                 address: *address,
                 population,
@@ -129,7 +136,10 @@ pub fn survey(question: &Question) -> Report {
                     Some(serving) => serving.process.as_ref().map(&mut know),
                 },
                 connections: serving.as_ref().map(|serving| serving.listener.connections),
-                held: serving.as_ref().map(|serving| serving.listener.held),
+                held: held.map(count),
+                own: held
+                    .zip(process)
+                    .map(|(held, process)| count(&holders::held_by(process.pid, held))),
             });
             listeners.extend(serving);
         }
@@ -143,6 +153,7 @@ pub fn survey(question: &Question) -> Report {
                 process: Some(own),
                 connections: None,
                 held: None,
+                own: None,
             });
         }
     }

@@ -41,6 +41,8 @@ pub struct Place {
     pub connections: Option<u64>,
     /// Of them, those that accept(2) took.
     pub held: Option<u64>,
+    /// Of them, those that the process itself holds: others are its children's, or its siblings'.
+    pub own: Option<u64>,
 }
 
 /// How many connections a limit allows.
@@ -92,10 +94,12 @@ pub struct Limit {
     pub remedy: String,
 }
 
-/// Connections that there are, and those that there is room for.
+/// Connections that there are, and those that there is room for. Of those that there are only as many count as can be in
+/// what is used: not every connection is, one on loopback may not be tracked.
 pub fn room(value: u128, used: u64, each: u64, now: u64) -> u128 {
+    let each = each.max(1);
     let free = value.saturating_sub(used.into());
-    (free / u128::from(each.max(1))).saturating_add(now.into())
+    (free / u128::from(each)).saturating_add(now.min(used / each).into())
 }
 
 /// Every limit, the one that binds first at the front; then those that allow any number, then the unknown ones.
@@ -253,7 +257,8 @@ impl Subject<'_> {
             value: process.nofile.value.as_ref().map(pick).map_err(Clone::clone),
             at: process.nofile.at.clone(),
         };
-        let now = self.held_by(index);
+        let places = self.places.iter().filter(|place| place.process == Some(index));
+        let now = places.filter_map(|place| place.own).fold(0, u64::saturating_add);
         let row = |id, name: &str, value: &Reading<u64>, remedy: String| {
             let row = limit(id, name.to_owned(), &value.at).of(index).remedied(remedy);
             let row = row.counted(value, &used, Ok(1), now);
@@ -497,7 +502,7 @@ mod tests {
         ("proc/41/fd/10", ""),
     ];
 
-    /// A listener with seven connections that process 41 holds with eleven descriptors.
+    /// A listener with seven connections, five of which are among the eleven descriptors of process 41.
     fn limits(model: Model, files: &[(&str, &str)]) -> Vec<Limit> {
         let fixture = Fixture::new(&[HOST, files].concat());
         let place = Place {
@@ -509,6 +514,7 @@ mod tests {
             process: Some(0),
             connections: Some(7),
             held: Some(7),
+            own: Some(5),
         };
         let task = Task {
             bytes: 7919,
@@ -537,7 +543,9 @@ mod tests {
     #[test]
     fn room_is_what_is_there_and_what_fits() {
         assert_eq!(room(1021, 11, 1, 7), 1017);
-        assert_eq!(room(1021, 11, 3, 7), 336 + 7);
+        assert_eq!(room(1021, 11, 3, 2), 336 + 2);
+        assert_eq!(room(1021, 11, 3, 7), 336 + 3, "no more of them are in what is used");
+        assert_eq!(room(1021, 0, 1, 7), 1021);
         assert_eq!(room(11, 1021, 1, 7), 7, "over the limit already");
         assert_eq!(room(u128::MAX, 0, 0, u64::MAX), u128::MAX, "and no panic");
     }
@@ -549,10 +557,10 @@ mod tests {
             shown(&limits),
             [
                 ("cgroup_memory_max", Some((1_000_003 - 600_011) / 3001 + 7)),
-                ("rlimit_nofile_soft", Some(1021 - 11 + 7)),
+                ("rlimit_nofile_soft", Some(1021 - 11 + 5)),
                 ("memory", Some(7919 * 1024 / 3001 + 7)),
-                ("rlimit_nofile_hard", Some(4099 - 11 + 7)),
-                ("nr_open", Some(65_537 - 11 + 7)),
+                ("rlimit_nofile_hard", Some(4099 - 11 + 5)),
+                ("nr_open", Some(65_537 - 11 + 5)),
                 ("file_max", Some(100_003 - 1009 + 7)),
                 ("four_tuples", Some(3 * 65_535)),
             ]
@@ -586,7 +594,7 @@ mod tests {
     fn threads_need_descriptors_tasks_and_mappings() {
         let shown = shown(&limits(Model::Thread, &DESCRIPTORS));
         assert!(shown.contains(&("max_map_count", Some(65_537 / 2))));
-        assert!(shown.contains(&("rlimit_nofile_soft", Some(1017))));
+        assert!(shown.contains(&("rlimit_nofile_soft", Some(1015))));
         assert!(shown.contains(&("rlimit_nproc", Some(123))));
     }
 

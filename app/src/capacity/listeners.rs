@@ -17,8 +17,8 @@ pub struct Listener {
     pub sockets: Vec<u64>,
     /// Connections that are established, or that a process still holds.
     pub connections: u64,
-    /// Of them, those that accept(2) took.
-    pub held: u64,
+    /// Of them, those that accept(2) took, by inode.
+    pub held: HashSet<u64>,
     /// Connections that wait for accept(2).
     pub accept_queue: u64,
     /// How many may wait at all sockets together; none where that was not told.
@@ -48,7 +48,7 @@ pub fn read(root: &Root) -> Vec<Listener> {
                     address: socket.local,
                     sockets: Vec::new(),
                     connections: 0,
-                    held: 0,
+                    held: HashSet::new(),
                     accept_queue: 0,
                     accept_queue_limit: None,
                 });
@@ -74,7 +74,9 @@ pub fn read(root: &Root) -> Vec<Listener> {
             .min_by_key(|listener| listener.address.ip().is_unspecified());
         if let Some(listener) = best {
             listener.connections += 1;
-            listener.held += u64::from(held);
+            if held {
+                listener.held.insert(socket.inode);
+            }
         }
     }
     listeners.sort_by_key(|listener| (listener.address.port(), listener.address));
@@ -214,7 +216,12 @@ mod tests {
             .iter()
             .map(|listener| {
                 let address = listener.address.to_string();
-                (address, listener.sockets.len(), listener.connections, listener.held)
+                (
+                    address,
+                    listener.sockets.len(),
+                    listener.connections,
+                    listener.held.len(),
+                )
             })
             .collect();
         let row = |address: &str, sockets, connections, held| (address.to_owned(), sockets, connections, held);
