@@ -114,13 +114,15 @@ pub fn descriptors() {
 
 /// Four-tuples are client addresses times ports; text and JSON say the same of every limit.
 pub fn clients() {
+    // Where nobody else listens, or has set ports aside.
+    let namespace = Namespace::new();
     let args = ["--listen", "192.0.2.7:80", "--clients", "10.0.0.0/30"];
-    let report = json(&mut capacity(&args));
+    let report = namespace.run(move || json(&mut capacity(&args)));
     let tuples = limit(&report, "four_tuples");
     assert_eq!(tuples["connections"], 4 * 65_535, "{report}");
     assert_eq!((&tuples["laddr"], &tuples["lport"]), (&"192.0.2.7".into(), &80.into()));
     assert!(tuples.get("used").is_none() && report["listeners"] == Value::Array(Vec::new()));
-    let text = String::from_utf8(finished(&mut capacity(&args)).stdout).unwrap();
+    let text = namespace.run(move || String::from_utf8(finished(&mut capacity(&args)).stdout).unwrap());
     assert!(text.contains("4 client addresses × 65,535 ports"), "{text}");
     for (name, shown) in [
         ("four_tuples", "four-tuples of 192.0.2.7:80"),
@@ -136,15 +138,11 @@ pub fn clients() {
         );
     }
     // Clients here have the ports of connect(2) only.
-    let range = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let range = namespace.run(|| fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap());
     let range: Vec<u64> = range.split_whitespace().map(|port| port.parse().unwrap()).collect();
     let ports = range[1] - range[0] + 1;
-    let report = json(&mut capacity(&[
-        "--listen",
-        "127.0.0.1:80",
-        "--clients",
-        "127.0.0.0/29",
-    ]));
+    let args = ["--listen", "127.0.0.1:80", "--clients", "127.0.0.0/29"];
+    let report = namespace.run(move || json(&mut capacity(&args)));
     assert_eq!(report["outgoing"]["connections_per_destination"], ports, "{report}");
     assert_eq!(limit(&report, "four_tuples")["connections"], 8 * ports, "{report}");
 }

@@ -130,13 +130,14 @@ fn verdict(out: &mut String, report: &Report) -> fmt::Result {
         .iter()
         .filter(|limit| matches!(limit.allows, Allows::Unknown(_)))
         .count();
-    if unknown > 0 {
-        writeln!(
+    match unknown {
+        0 => Ok(()),
+        1 => writeln!(out, "One limit could not be read (?), and may bind earlier."),
+        _ => writeln!(
             out,
-            "{unknown} of the limits could not be read (?), and one of them may bind earlier."
-        )?;
+            "{unknown} limits could not be read (?), and one of them may bind earlier."
+        ),
     }
-    Ok(())
 }
 
 fn listeners(out: &mut String, report: &Report) -> fmt::Result {
