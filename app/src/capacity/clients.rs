@@ -89,6 +89,7 @@ impl fmt::Display for Population {
         let mut and = "";
         for (addresses, ports, of) in sides.into_iter().filter(|(addresses, ..)| *addresses > 0) {
             match u64::try_from(addresses) {
+                Ok(1) => write!(f, "{and}1 client address{of}")?,
                 Ok(addresses) => write!(f, "{and}{} client addresses{of}", Grouped(addresses))?,
                 Err(_) => write!(f, "{and}client addresses of IPv6{of}")?,
             }

@@ -5,10 +5,14 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Read as _, Write as _},
+    io::{BufRead as _, BufReader, PipeReader, PipeWriter, Read as _, Write as _},
+    mem::MaybeUninit,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     process::{Child, Command, Stdio},
-    sync::{Arc, Barrier},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -266,38 +270,85 @@ impl Server {
 
 /// What an idle thread takes, and how many there were.
 fn threads() -> Result<(Task, usize)> {
-    let start = |count: usize| -> Result<(Arc<Barrier>, Vec<thread::JoinHandle<()>>)> {
-        let (ready, end) = (Arc::new(Barrier::new(count + 1)), Arc::new(Barrier::new(count + 1)));
-        let mut threads = Vec::new();
-        for _ in 0..count {
-            let (mine, last) = (Arc::clone(&ready), Arc::clone(&end));
-            let thread = thread::Builder::new().spawn(move || {
-                mine.wait();
-                last.wait();
-            });
-            // Those that run already wait for nobody: the process ends with them.
-            threads.push(thread.context("cannot start threads")?);
-        }
-        ready.wait();
-        Ok((end, threads))
-    };
     let maps = || -> Result<usize> { Ok(fs::read_to_string("/proc/self/maps")?.lines().count()) };
-    let (first_end, first) = start(TASKS.0)?;
+    let _filled = Idle::start(TASKS.0)?;
     let (kernel_before, own_before, maps_before) = (kernel()?, private("/proc/self")?, maps()?);
-    let (second_end, second) = start(TASKS.1)?;
+    let _measured = Idle::start(TASKS.1)?;
     let kernels = each(kernel()?.saturating_sub(kernel_before), TASKS.1)?;
     let own = private("/proc/self")?.saturating_sub(own_before) / TASKS.1 as u64;
     let mappings = maps()?.saturating_sub(maps_before).div_ceil(TASKS.1);
-    first_end.wait();
-    second_end.wait();
-    for thread in first.into_iter().chain(second) {
-        let _ = thread.join();
-    }
     let task = Task {
         bytes: kernels.saturating_add(own),
         mappings: u64::try_from(mappings).unwrap_or(u64::MAX),
     };
     Ok((task, TASKS.1))
+}
+
+/// Threads that wait. They are plain ones of pthread_create(3): those of std have a stack for signals besides.
+struct Idle {
+    gate: Arc<Gate>,
+    /// The gate's other end.
+    open: Option<PipeWriter>,
+    threads: Vec<libc::pthread_t>,
+}
+
+/// What a thread waits at: it reads from the pipe until nobody can write to it.
+struct Gate {
+    arrived: AtomicUsize,
+    wait: PipeReader,
+}
+
+extern "C" fn idle(gate: *mut libc::c_void) -> *mut libc::c_void {
+    // SAFETY: the gate lives until all its threads have ended, and threads may share it.
+    let gate = unsafe { &*gate.cast::<Gate>() };
+    gate.arrived.fetch_add(1, Relaxed);
+    let _ = (&gate.wait).read(&mut [0]);
+    std::ptr::null_mut()
+}
+
+impl Idle {
+    /// Starts them, and waits until all of them run.
+    fn start(count: usize) -> Result<Self> {
+        let (wait, open) = std::io::pipe().context("cannot make a pipe")?;
+        let gate = Arc::new(Gate {
+            arrived: AtomicUsize::new(0),
+            wait,
+        });
+        let mut all = Self {
+            gate,
+            open: Some(open),
+            threads: Vec::new(),
+        };
+        for _ in 0..count {
+            let mut thread = MaybeUninit::uninit();
+            let gate = Arc::as_ptr(&all.gate).cast_mut().cast();
+            // SAFETY: a function that takes the gate, which outlives the thread: `drop` waits for it.
+            let error = unsafe { libc::pthread_create(thread.as_mut_ptr(), std::ptr::null(), idle, gate) };
+            ensure!(
+                error == 0,
+                "cannot start threads: {}",
+                std::io::Error::from_raw_os_error(error)
+            );
+            // SAFETY: filled, as there was no error.
+            all.threads.push(unsafe { thread.assume_init() });
+        }
+        let end = Instant::now() + PATIENCE;
+        while all.gate.arrived.load(Relaxed) < count {
+            ensure!(Instant::now() < end, "threads do not run");
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(all)
+    }
+}
+
+impl Drop for Idle {
+    fn drop(&mut self) {
+        drop(self.open.take());
+        for thread in &self.threads {
+            // SAFETY: a thread that was not waited for.
+            unsafe { libc::pthread_join(*thread, std::ptr::null_mut()) };
+        }
+    }
 }
 
 /// Pages that a process has for itself, bytes (`proc_pid_smaps(5)`).
