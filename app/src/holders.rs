@@ -58,6 +58,15 @@ pub fn find(inodes: &HashSet<u64>) -> HashMap<u64, Holders> {
     found
 }
 
+/// Those of these sockets that a process holds.
+pub fn held_by(pid: u32, inodes: &HashSet<u64>) -> HashSet<u64> {
+    entries(format!("/proc/{pid}/fd").as_ref())
+        .take(DESCRIPTORS)
+        .filter_map(|fd| inode(&fs::read_link(fd).ok()?))
+        .filter(|inode| inodes.contains(inode))
+        .collect()
+}
+
 fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> + use<> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path())
@@ -82,7 +91,7 @@ fn comm(folder: &Path) -> [u8; 16] {
 mod tests {
     use std::{collections::HashSet, fs, net::TcpListener, os::fd::AsRawFd as _, path::Path};
 
-    use super::{find, inode};
+    use super::{find, held_by, inode};
 
     #[test]
     fn a_listener_of_ours_is_held_by_us() {
@@ -95,6 +104,8 @@ mod tests {
         assert_eq!((found[&inode].first.pid, found[&inode].more), (std::process::id(), 0));
         assert_ne!(found[&inode].first.comm, [0; 16]);
         assert!(find(&HashSet::new()).is_empty());
+        let ours = HashSet::from([inode]);
+        assert_eq!(held_by(std::process::id(), &HashSet::from([inode, u64::MAX])), ours);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The cases.
 
 mod accept;
+mod capacity;
 mod connect;
 mod filters;
 mod flood;
@@ -70,6 +71,12 @@ pub const ONCE: &[(&str, fn())] = &[
     ("full_request_table_is_counted", loss::request_table),
     ("syn_flood", flood::syn_flood),
     ("queues_in_a_flood", flood::queues_go_on),
+    ("capacity_descriptors", capacity::descriptors),
+    ("capacity_clients", capacity::clients),
+    ("capacity_live_listener", capacity::live_listener),
+    ("capacity_models", capacity::models),
+    ("capacity_without_root", capacity::without_root),
+    ("capacity_usage", capacity::usage),
     ("serve_witness", serve::witness),
     ("serve_limits", serve::limits),
     ("serve_mistakes", serve::mistakes),

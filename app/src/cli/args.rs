@@ -166,7 +166,8 @@ fn words(network: IpNet) -> ([u64; 2], [u64; 2]) {
     (bytemuck::cast(address.octets()), bytemuck::cast(mask.to_be_bytes()))
 }
 
-fn network(text: &str) -> Result<IpNet, String> {
+/// `10.0.0.0/8`, or an address, which is a network of one.
+pub fn network(text: &str) -> Result<IpNet, String> {
     text.parse::<IpNet>()
         .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
         .map_err(|_| "give an address or a network such as 10.0.0.0/8 or 2001:db8::/32".to_owned())
