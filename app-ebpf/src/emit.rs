@@ -5,13 +5,14 @@ use aya_ebpf::{
     helpers::generated::{bpf_get_smp_processor_id, bpf_ringbuf_query},
 };
 use socklife_abi::{
+    counter::Counter,
     event::{Envelope, HAS_TASK, MAPPED, Payload, Record, UNKNOWN},
     program::Program,
 };
 
 use crate::{
     lives::{self, Life},
-    maps::{EVENTS, HELD, LISTENERS, LOST, global},
+    maps::{EVENTS, LISTENERS, count, global},
     mem::Mem,
     requests::now,
     sock::{Sock, Tuple},
@@ -227,10 +228,7 @@ impl Subject {
                 (*tally).shown
             };
             if shown > share {
-                if let Some(count) = HELD.get_ptr_mut(P::KIND as u32) {
-                    // SAFETY: this CPU's slot.
-                    unsafe { *count += 1 }
-                }
+                count(Counter::Held(P::KIND as usize));
                 return;
             }
         }
@@ -253,10 +251,7 @@ impl Subject {
             self.envelope.pid
         );
         let Some(mut slot) = EVENTS.reserve::<Record<P>>(0) else {
-            if let Some(count) = LOST.get_ptr_mut(P::KIND as u32) {
-                // SAFETY: this CPU's slot.
-                unsafe { *count += 1 }
-            }
+            count(Counter::Lost(P::KIND as usize));
             return;
         };
         slot.write(Record {

@@ -1,7 +1,5 @@
 //! What is counted of listeners and of network namespaces, and who listens where.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::BPF_NOEXIST;
 use socklife_abi::{
     counter::Missed,
@@ -12,19 +10,10 @@ use socklife_abi::{
 
 use crate::{
     emit::Subject,
-    maps::{LISTENERS, LISTENING, NAMESPACES, missed},
+    maps::{LISTENERS, LISTENING, NAMESPACES, add, missed},
     mem::{Mem, Probe},
     sock::{Sock, Tuple, v4},
 };
-
-/// Adds to a figure that every CPU adds to.
-#[inline(always)]
-fn add(figure: *mut u64, value: u64) {
-    // SAFETY: a word of a map's value; rustc has no atomics for this target.
-    unsafe {
-        asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) figure, v = in(reg) value, options(nostack));
-    }
-}
 
 /// A value to begin with; too large for the stack.
 static NOTHING: Tally = Tally {

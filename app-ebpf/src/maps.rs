@@ -1,13 +1,17 @@
 //! Every map and every global, with its life.
 
+use core::arch::asm;
+
 use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    helpers::generated::bpf_get_smp_processor_id,
     macros::map,
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 use socklife_abi::{
     config::{Config, Filter},
-    counter::{MISSED, Missed},
-    event::{KINDS, TOTALS},
+    counter::{COUNTERS, Counter, Missed},
+    event::TOTALS,
     kernel::{Args, Offsets, Regs},
     table::{ListenKey, Listening, Request, RequestKey, Tally},
 };
@@ -39,18 +43,10 @@ pub(crate) use global;
 #[map]
 pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 
-/// Records that found `EVENTS` full, by kind. Written by `emit`, summed by user space.
+/// What could not be told, by CPU and `Counter`. Written by `count`; user space reads the pages themselves, for a look by
+/// system call keeps kprobes from running meanwhile (`bpf_disable_instrumentation`). The loader sets the size.
 #[map]
-pub static LOST: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
-
-/// Events of the SYN path that were counted and not sent, because their listener had its share of the second, by kind.
-/// Written by `emit`, summed by user space.
-#[map]
-pub static HELD: PerCpuArray<u64> = PerCpuArray::with_max_entries(KINDS as u32, 0);
-
-/// What else was missed, by `Missed`. Written by `missed`, summed by user space.
-#[map]
-pub static MISSED_COUNTS: PerCpuArray<u64> = PerCpuArray::with_max_entries(MISSED as u32, 0);
+pub static COUNTS: Array<u64> = Array::with_max_entries(COUNTERS as u32, BPF_F_MMAPABLE);
 
 /// What must be remembered of a live socket, by the address of its `struct sock`.
 ///
@@ -140,9 +136,25 @@ pub struct Listen {
 
 /// Counts something that could not be told.
 #[inline(always)]
+pub fn count(counter: Counter) {
+    // SAFETY: takes no argument.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(figure) = COUNTS.get_ptr_mut(cpu * COUNTERS as u32 + counter.slot() as u32) {
+        add(figure, 1);
+    }
+}
+
+/// See [`Missed`].
+#[inline(always)]
 pub fn missed(what: Missed) {
-    if let Some(count) = MISSED_COUNTS.get_ptr_mut(what as u32) {
-        // SAFETY: this CPU's slot.
-        unsafe { *count += 1 }
+    count(Counter::Missed(what as usize));
+}
+
+/// Adds to a figure that others may add to at the same time: another CPU, or an interrupt.
+#[inline(always)]
+pub fn add(figure: *mut u64, value: u64) {
+    // SAFETY: a word of a map's value; rustc has no atomics for this target.
+    unsafe {
+        asm!("lock *(u64 *)({p} + 0) += {v}", p = in(reg) figure, v = in(reg) value, options(nostack));
     }
 }

@@ -4,6 +4,7 @@ mod btf;
 mod busy;
 mod cgroup;
 mod cookies;
+mod counts;
 mod hooks;
 mod layout;
 mod losses;

@@ -1,6 +1,8 @@
 //! What the kernel side can fail to tell. Events that found the ring buffer full are counted by
 //! [`Kind`](crate::event::Kind) beside these.
 
+use crate::event::KINDS;
+
 /// What was missed, and counted, by the programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -36,5 +38,33 @@ impl Missed {
     }
 }
 
-/// Slots in the table of counters.
+/// Slots for [`Missed`].
 pub const MISSED: usize = 8;
+
+/// A counter that the programs write and user space reads.
+#[derive(Clone, Copy, Debug)]
+pub enum Counter {
+    /// Records of this kind that found the ring buffer full.
+    Lost(usize),
+    /// Events of this kind that were counted and not sent, because their listener had its share of the second.
+    Held(usize),
+    /// See [`Missed`].
+    Missed(usize),
+}
+
+impl Counter {
+    /// Its place among the counters of one CPU.
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        match self {
+            Self::Lost(kind) => kind,
+            Self::Held(kind) => KINDS + kind,
+            Self::Missed(missed) => 2 * KINDS + missed,
+        }
+    }
+}
+
+/// Counters of one CPU: a whole number of cache lines.
+pub const COUNTERS: usize = 2 * KINDS + MISSED;
+
+const _: () = assert!(COUNTERS.is_multiple_of(8));

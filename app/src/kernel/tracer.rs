@@ -10,19 +10,20 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Btf, Ebpf, EbpfLoader,
-    maps::{MapData, PerCpuArray, RingBuf},
+    maps::{MapData, RingBuf},
     programs::{Program as Loaded, ProgramError, links::CgroupAttachMode},
 };
 use aya_log::EbpfLogger;
 use socklife_abi::{
     config::{Config, Filter},
-    counter::MISSED,
+    counter::{Counter, MISSED},
     event::{KINDS, TOTALS},
     program::Program,
 };
 
 use super::{
     busy, cgroup, cookies,
+    counts::{self, Counts},
     hooks::{At, Class, Hook, Need, Row, Rung, TABLE},
     layout::Layout,
     losses::Losses,
@@ -96,9 +97,7 @@ pub struct Tracer {
 
 /// The kernel's counts of what was lost.
 pub struct Counters {
-    lost: PerCpuArray<MapData, u64>,
-    held: PerCpuArray<MapData, u64>,
-    missed: PerCpuArray<MapData, u64>,
+    counts: Counts,
     tables: Tables,
     /// The attached programs whose skipped runs nobody makes up for.
     programs: Vec<OwnedFd>,
@@ -123,11 +122,11 @@ impl Counters {
     /// Brings the totals up to date.
     pub fn read_into(&self, losses: &Losses) -> Result<()> {
         for slot in 0..KINDS {
-            losses.set_ring(slot, sum(&self.lost, slot)?);
-            losses.set_sampled(slot, sum(&self.held, slot)?);
+            losses.set_ring(slot, self.counts.sum(Counter::Lost(slot)));
+            losses.set_sampled(slot, self.counts.sum(Counter::Held(slot)));
         }
         for slot in 0..MISSED {
-            losses.set_kernel(slot, sum(&self.missed, slot)?);
+            losses.set_kernel(slot, self.counts.sum(Counter::Missed(slot)));
         }
         let skipped = self.programs.iter().map(busy::skipped).sum::<io::Result<u64>>();
         losses.set_busy(skipped.context("cannot read the kernel's counters of programs")?);
@@ -168,15 +167,11 @@ impl Tracer {
             snapshot::take(&mut ebpf, wanted.filter.netns)?;
         }
         let ring = take(&mut ebpf, "EVENTS")?;
-        let lost = take(&mut ebpf, "LOST")?;
-        let held = take(&mut ebpf, "HELD")?;
-        let missed = take(&mut ebpf, "MISSED_COUNTS")?;
+        let counts = take(&mut ebpf, "COUNTS")?;
         Ok(Self {
             ring: RingBuf::try_from(ring).context("cannot map the ring buffer")?,
             counters: Counters {
-                lost: PerCpuArray::try_from(lost).context("cannot use the map LOST")?,
-                held: PerCpuArray::try_from(held).context("cannot use the map HELD")?,
-                missed: PerCpuArray::try_from(missed).context("cannot use the map MISSED_COUNTS")?,
+                counts: Counts::map(counts)?,
                 tables: Tables::of(&mut ebpf)?,
                 programs: counted(&ebpf, &report)?,
             },
@@ -223,12 +218,6 @@ fn take(ebpf: &mut Ebpf, map: &str) -> Result<aya::maps::Map> {
         .with_context(|| format!("the object has no map {map}"))
 }
 
-fn sum(map: &PerCpuArray<MapData, u64>, slot: usize) -> Result<u64> {
-    let index = u32::try_from(slot)?;
-    let values = map.get(&index, 0).context("cannot read the kernel's counters")?;
-    Ok(values.iter().sum())
-}
-
 /// An error when something that was asked for cannot be seen.
 fn check(report: &[RowReport]) -> Result<()> {
     let mut text = String::new();
@@ -271,6 +260,7 @@ fn load(wanted: &Wanted, layout: &Layout, btf: &Btf) -> Result<Ebpf> {
         .override_global("FILTER", bytemuck::bytes_of(&wanted.filter), true)
         .override_global("CONFIG", bytemuck::bytes_of(&config), true)
         .map_max_entries("EVENTS", wanted.ring_bytes)
+        .map_max_entries("COUNTS", counts::entries()?)
         .map_max_entries("LIVES", wanted.max_sockets)
         .map_max_entries("REQUESTS", wanted.max_sockets)
         .load(&object)
