@@ -78,7 +78,8 @@ fn inode(link: &Path) -> Option<u64> {
     inode.parse().ok()
 }
 
-fn comm(folder: &Path) -> [u8; 16] {
+/// The name of the process in this folder; zeroes where it cannot be read.
+pub fn comm(folder: &Path) -> [u8; 16] {
     let mut comm = [0; 16];
     let name = fs::read(folder.join("comm")).unwrap_or_default();
     let name = name.strip_suffix(b"\n").unwrap_or(&name);

@@ -16,5 +16,6 @@ pub mod output;
 pub mod scene;
 mod self_check;
 mod server;
+mod sock_diag;
 mod stream;
 pub mod view;

@@ -74,6 +74,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("capacity_descriptors", capacity::descriptors),
     ("capacity_clients", capacity::clients),
     ("capacity_live_listener", capacity::live_listener),
+    ("capacity_sysctls", capacity::sysctls),
     ("capacity_models", capacity::models),
     ("capacity_without_root", capacity::without_root),
     ("capacity_usage", capacity::usage),

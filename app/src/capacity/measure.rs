@@ -32,6 +32,10 @@ const CONNECTIONS: (usize, usize) = (64, 256);
 const ENOUGH: usize = 16;
 /// Tasks of the two batches.
 const TASKS: (usize, usize) = (16, 32);
+/// The kernel's stack alone takes that of a task (`THREAD_SIZE`, on every architecture); bytes.
+const STACK: u64 = 8192;
+/// What others do meanwhile can hide what is measured: then it is measured again.
+const ATTEMPTS: u32 = 5;
 /// Descriptors that are left alone.
 const SPARE: u64 = 8;
 /// How long one answer may take.
@@ -58,22 +62,34 @@ pub fn measure(root: &Root, model: Model, ipv6: bool) -> Memory {
     let slabs = of_slabs(root, if ipv6 { "TCPv6" } else { "TCP" });
     in_namespace(Box::new(move || {
         let socket = slabs.unwrap_or_else(|| {
-            reading(sockets(ipv6), |count| {
+            reading(again(|| sockets(ipv6)), |count| {
                 format!("{count} connections made, Slab in /proc/meminfo")
             })
         });
         let task = match (model, socket.known()) {
             (Model::Event, _) => None,
             (_, None) => Some(Reading::unknown("see the connection".to_owned(), "measured")),
-            (Model::Fork, Some(socket)) => Some(reading(children(*socket), |count| {
+            (Model::Fork, Some(socket)) => Some(reading(again(|| children(*socket)), |count| {
                 format!("{count} children of `socklife serve`, /proc/PID/smaps_rollup and /proc/meminfo")
             })),
-            (Model::Thread, _) => Some(reading(threads(), |count| {
+            (Model::Thread, _) => Some(reading(again(threads), |count| {
                 format!("{count} threads made, /proc/self/smaps_rollup and /proc/meminfo")
             })),
         };
         Memory { socket, task }
     }))
+}
+
+/// The first measurement that says something, or why the last did not.
+fn again<T>(measure: impl Fn() -> Result<T>) -> Result<T> {
+    let mut measured = measure();
+    for _ in 1..ATTEMPTS {
+        if measured.is_ok() {
+            break;
+        }
+        measured = measure();
+    }
+    measured
 }
 
 fn reading<T>(measured: Result<(T, usize)>, at: impl FnOnce(usize) -> String) -> Reading<T> {
@@ -139,7 +155,7 @@ fn sockets(ipv6: bool) -> Result<(u64, usize)> {
     let grown = kernel()?.saturating_sub(before);
     drop((filled, measured));
     // Both ends are here.
-    each(grown, second * 2).map(|bytes| (bytes, second))
+    each(grown, second * 2, 1).map(|bytes| (bytes, second))
 }
 
 fn descriptors_left() -> Result<u64> {
@@ -163,11 +179,12 @@ fn batches(descriptors: u64) -> Result<(usize, usize)> {
     Ok((first, second))
 }
 
-fn each(bytes: u64, count: usize) -> Result<u64> {
+/// What one of them takes, which is known not to be less than this.
+fn each(bytes: u64, count: usize, least: u64) -> Result<u64> {
     let each = bytes / u64::try_from(count.max(1)).unwrap_or(u64::MAX);
     ensure!(
-        each > 0,
-        "the kernel's memory did not grow: others released some meanwhile; try again"
+        each >= least,
+        "the kernel's memory hardly grew: others released some meanwhile; try again"
     );
     Ok(each)
 }
@@ -218,9 +235,13 @@ impl Server {
         let pids = self.connect(TASKS.1)?;
         // The sockets at both ends are counted elsewhere.
         let sockets = socket.saturating_mul(2 * TASKS.1 as u64);
-        let kernels = each(kernel()?.saturating_sub(before).saturating_sub(sockets), pids.len())?;
+        let kernels = each(
+            kernel()?.saturating_sub(before).saturating_sub(sockets),
+            pids.len(),
+            STACK,
+        )?;
         let own: Result<Vec<u64>> = pids.iter().map(|pid| private(&format!("/proc/{pid}"))).collect();
-        let own = each(own?.into_iter().sum(), pids.len())?;
+        let own = each(own?.into_iter().sum(), pids.len(), 1)?;
         let task = Task {
             bytes: kernels.saturating_add(own),
             mappings: 0,
@@ -274,7 +295,7 @@ fn threads() -> Result<(Task, usize)> {
     let _filled = Idle::start(TASKS.0)?;
     let (kernel_before, own_before, maps_before) = (kernel()?, private("/proc/self")?, maps()?);
     let _measured = Idle::start(TASKS.1)?;
-    let kernels = each(kernel()?.saturating_sub(kernel_before), TASKS.1)?;
+    let kernels = each(kernel()?.saturating_sub(kernel_before), TASKS.1, STACK)?;
     let own = private("/proc/self")?.saturating_sub(own_before) / TASKS.1 as u64;
     let mappings = maps()?.saturating_sub(maps_before).div_ceil(TASKS.1);
     let task = Task {
@@ -362,7 +383,11 @@ fn private(folder: &str) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::{batches, each, of_slabs, slab};
+    use std::cell::Cell;
+
+    use anyhow::ensure;
+
+    use super::{again, batches, each, of_slabs, slab};
     use crate::capacity::reading::fixture::Fixture;
 
     const SLABS: &str = "slabinfo - version: 2.1\n\
@@ -382,12 +407,27 @@ mod tests {
     }
 
     #[test]
+    fn noise_is_measured_again_but_not_for_ever() {
+        let tries = Cell::new(0);
+        let third = || {
+            tries.set(tries.get() + 1);
+            ensure!(tries.get() == 3, "noise");
+            Ok(tries.get())
+        };
+        assert_eq!(again(third).ok(), Some(3));
+        tries.set(3);
+        assert!(again(third).is_err());
+        assert_eq!(tries.get(), 3 + 5);
+    }
+
+    #[test]
     fn batches_fit_into_what_is_left() {
         assert_eq!(batches(u64::MAX).ok(), Some((64, 256)));
         assert_eq!(batches(109).ok(), Some((10, 40)));
         assert_eq!(batches(50).ok(), Some((4, 17)));
         assert!(batches(43).is_err() && batches(0).is_err());
-        assert!(each(0, 7).is_err());
-        assert_eq!(each(7919, 7).ok(), Some(1131));
+        assert!(each(0, 7, 1).is_err());
+        assert_eq!(each(7919, 7, 1131).ok(), Some(1131));
+        assert!(each(7919, 7, 1132).is_err());
     }
 }

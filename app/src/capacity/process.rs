@@ -7,6 +7,7 @@ use super::{
     cgroup::{self, Quota},
     reading::{Reading, Root, field, number, why},
 };
+use crate::holders;
 
 /// A process.
 #[derive(Clone)]
@@ -66,14 +67,9 @@ impl Process {
             .and_then(|mut words| u64::from_str_radix(words.next()?, 16).ok())
             .filter(|_| initial)
             .unwrap_or(0);
-        let mut comm = [0; 16];
-        let name = fs::read(root.place(&format!("{folder}/comm"))).unwrap_or_default();
-        for (to, from) in comm.iter_mut().zip(name.strip_suffix(b"\n").unwrap_or(&name)).take(15) {
-            *to = *from;
-        }
         Self {
             pid,
-            comm,
+            comm: holders::comm(&root.place(&folder)),
             own,
             beyond_nproc: (initial && uid == Some(0)) || capabilities & (CAP_SYS_ADMIN | CAP_SYS_RESOURCE) != 0,
             beyond_file_max: capabilities & CAP_SYS_ADMIN != 0,

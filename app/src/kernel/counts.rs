@@ -10,17 +10,22 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::{
-    maps::{Map, MapData},
-    util::nr_cpus,
-};
+use aya::maps::{Map, MapData};
 use socklife_abi::counter::{COUNTERS, Counter};
 
-/// How many the map has: so many for each CPU.
+/// The numbers of the CPUs that there may be: `0-3`, `0,2-5`.
+const POSSIBLE: &str = "/sys/devices/system/cpu/possible";
+
+/// How many the map has: so many for each CPU, up to the one with the highest number.
 pub fn entries() -> Result<u32> {
-    let cpus = nr_cpus().map_err(|(file, error)| Error::other(format!("{file}: {error}")));
-    let cpus = cpus.context("cannot tell how many CPUs there may be")?;
-    u32::try_from(COUNTERS * cpus).context("too many CPUs")
+    let possible = std::fs::read_to_string(POSSIBLE).with_context(|| format!("cannot read {POSSIBLE}"))?;
+    let highest = highest(&possible).with_context(|| format!("{POSSIBLE} says {possible:?}"))?;
+    u32::try_from(COUNTERS * (highest + 1)).context("too many CPUs")
+}
+
+/// Numbers may be left out, so they cannot be counted.
+fn highest(cpus: &str) -> Option<usize> {
+    cpus.trim().rsplit([',', '-']).next()?.parse().ok()
 }
 
 /// The counters of every CPU, mapped.
@@ -76,5 +81,18 @@ impl Drop for Counts {
     fn drop(&mut self) {
         // SAFETY: the mapping is ours, and nothing refers to it any more.
         unsafe { libc::munmap(self.figures.as_ptr().cast(), self.cpus * COUNTERS * size_of::<u64>()) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::highest;
+
+    #[test]
+    fn the_highest_number_counts() {
+        assert_eq!(highest("0\n"), Some(0));
+        assert_eq!(highest("0-3\n"), Some(3));
+        assert_eq!(highest("0,2-5,8\n"), Some(8));
+        assert_eq!(highest("\n"), None);
     }
 }
