@@ -57,6 +57,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("queues_defer_accept", queues::varieties::defer_accept),
     ("queues_mapped", queues::varieties::mapped),
     ("queues_reuseport", queues::varieties::reuseport),
+    ("queues_older", queues::syn_queue::older),
     ("queues_before", queues::accept_queue::before),
 ];
 

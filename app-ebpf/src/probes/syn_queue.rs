@@ -206,7 +206,9 @@ fn timer_returned(via: Program) {
     }
     let req = request::<Probe>(softirq.timer_req);
     softirq.timer_req = 0;
-    if req.is_queued() && req.cookie() == softirq.timer_cookie {
+    // Its memory may be another request's by now. One that had no cookie may have got one meanwhile, from whoever tells
+    // that its SYN-ACK is sent again.
+    if req.is_queued() && (softirq.timer_cookie == 0 || req.cookie() == softirq.timer_cookie) {
         half_open::seen(&softirq.timer_key);
         return;
     }

@@ -238,3 +238,31 @@ pub fn max_syn_backlog(class: Class) {
         );
     }
 }
+
+/// A half-open connection that is older than the trace outlives a SYN-ACK that is sent again, and ends when it is reset.
+pub fn older(class: Class) {
+    let namespace = Namespace::new();
+    let (listener, peer) = namespace.run(|| {
+        peer::prepare().unwrap();
+        let listener = listener(V4, 8).unwrap();
+        let peer = Peer::half_open(listener.local_addr().unwrap(), 1).unwrap();
+        (listener, peer)
+    });
+    let tracer = Tracer::start(class, &namespace, &["--event", KINDS]);
+    tracer.wait_for("synack_retransmitted", 1);
+    let local = peer.local;
+    namespace.run(move || peer.reset().unwrap());
+    tracer.wait_for("half_open_ended", 1);
+    let events = ended(tracer);
+    drop(listener);
+    let story = story(&events, local);
+    let (last, before) = story.split_last().unwrap();
+    assert!(
+        !before.is_empty() && before.iter().all(|event| event["event"] == "synack_retransmitted"),
+        "{story:?}"
+    );
+    assert_eq!(
+        (&last["event"], &last["cause"]),
+        (&"half_open_ended".into(), &"reset".into())
+    );
+}
