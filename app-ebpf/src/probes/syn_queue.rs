@@ -114,7 +114,9 @@ pub fn syn_queue_sock_ops(context: SockOpsContext) -> u32 {
     } else {
         // By now its timer runs: the only way to learn whose function that is.
         learn(req.timer_function());
-        half_open::answered(listener, req, req.retransmits() == 0, Program::SynQueueSockOps);
+        // TCP Fast Open's request never stands in the queue. One that does and is not remembered is older than the trace.
+        let fastopen = !req.is_queued() && req.retransmits() == 0;
+        half_open::answered(listener, req, fastopen, Program::SynQueueSockOps);
     }
     1
 }
