@@ -81,7 +81,12 @@ pub fn six_connects(class: Class) {
     tracer.wait_for("syn_refused", usize::try_from(overflows).unwrap());
     let events = ended(tracer);
     let refused = events.of("syn_refused");
-    assert_eq!((refused.len() as u64, overflows), (overflows, drops), "{refused:#?}");
+    assert_eq!(
+        (refused.len() as u64, overflows),
+        (overflows, drops),
+        "{refused:#?}\n{}",
+        events.stderr
+    );
     for event in refused {
         assert_eq!(event["cause"], "accept_queue_full", "{event}");
         assert_eq!(event["listener"], number, "{event}");
