@@ -14,6 +14,7 @@ use crate::{
     lives::{self, Life},
     maps::{EVENTS, LISTENERS, count, global},
     mem::Mem,
+    processes,
     requests::now,
     sock::{Sock, Tuple},
     task::Task,
@@ -194,6 +195,14 @@ impl Subject {
         }
     }
 
+    /// Its process holds it: what that process does is worth telling.
+    #[inline(always)]
+    pub fn is_held(&self) {
+        if self.shown && self.envelope.pid != 0 {
+            processes::note(self.envelope.pid);
+        }
+    }
+
     /// Another task did it.
     #[inline(always)]
     pub fn by(&mut self, task: Task) {
@@ -250,19 +259,57 @@ impl Subject {
             self.key,
             self.envelope.pid
         );
-        let Some(mut slot) = EVENTS.reserve::<Record<P>>(0) else {
-            count(Counter::Lost(P::KIND as usize));
-            return;
-        };
-        slot.write(Record {
-            envelope: Envelope {
-                kind: P::KIND as u8,
-                ..self.envelope
-            },
-            payload,
-        });
-        slot.submit(wakeup());
+        send(self.envelope, payload);
     }
+}
+
+/// Sends an event about a process, not about one socket, if its kind was asked for.
+#[inline(always)]
+pub fn emit_process<P: Payload>(task: Task, via: Program, payload: P) {
+    if global!(FILTER.events) & (1 << P::KIND as u8) == 0 {
+        return;
+    }
+    // SAFETY: takes no argument.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    send(
+        Envelope {
+            time_ns: now(),
+            cookie: 0,
+            saddr: [0; 2],
+            daddr: [0; 2],
+            comm: task.comm,
+            sport: 0,
+            dport: 0,
+            kind: 0,
+            via: via as u8,
+            flags: HAS_TASK,
+            family: 0,
+            netns: 0,
+            cpu,
+            pid: task.pid,
+            tid: task.tid,
+            uid: task.uid,
+            reserved: 0,
+        },
+        payload,
+    );
+}
+
+/// Reserves, writes and submits; what finds no room is counted.
+#[inline(always)]
+fn send<P: Payload>(envelope: Envelope, payload: P) {
+    let Some(mut slot) = EVENTS.reserve::<Record<P>>(0) else {
+        count(Counter::Lost(P::KIND as usize));
+        return;
+    };
+    slot.write(Record {
+        envelope: Envelope {
+            kind: P::KIND as u8,
+            ..envelope
+        },
+        payload,
+    });
+    slot.submit(wakeup());
 }
 
 /// A wake-up costs ten times the record: the reader comes by itself every few milliseconds.

@@ -28,6 +28,9 @@ pub struct Life {
     /// `accept_queued` was told.
     pub queued: u8,
     pub reserved: [u8; 2],
+    /// The process that read last, and the one that wrote last; 0 for nobody.
+    pub reader: u32,
+    pub writer: u32,
 }
 
 impl Life {
@@ -43,6 +46,8 @@ impl Life {
         wanted: 0,
         queued: 0,
         reserved: [0; 2],
+        reader: 0,
+        writer: 0,
     };
 }
 

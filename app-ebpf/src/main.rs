@@ -27,6 +27,8 @@ mod packet;
 #[cfg(target_arch = "bpf")]
 mod probes;
 #[cfg(target_arch = "bpf")]
+mod processes;
+#[cfg(target_arch = "bpf")]
 mod requests;
 #[cfg(target_arch = "bpf")]
 mod sock;
@@ -34,6 +36,8 @@ mod sock;
 mod softirq;
 #[cfg(target_arch = "bpf")]
 mod task;
+#[cfg(target_arch = "bpf")]
+mod twice;
 
 /// What the helpers marked GPL-only ask for.
 #[cfg(target_arch = "bpf")]

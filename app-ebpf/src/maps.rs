@@ -48,6 +48,13 @@ pub static EVENTS: RingBuf = RingBuf::with_byte_size(8 << 20, 0);
 #[map]
 pub static COUNTS: Array<u64> = Array::with_max_entries(COUNTERS as u32, BPF_F_MMAPABLE);
 
+/// The processes that hold sockets which somebody asked for, or have held one: what they do is worth telling.
+///
+/// Inserted when a process opens, accepts or receives a socket, by a fork of such a process, and at the start by user
+/// space; deleted when the process ends. Full: `Missed::ProcessTable` counts.
+#[map]
+pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(32_768, 0);
+
 /// What must be remembered of a live socket, by the address of its `struct sock`.
 ///
 /// Inserted at connect, when a child is made, at established, accept, and where `--pid` recognises a socket; deleted at `tcp_destroy_sock`, which
@@ -75,6 +82,18 @@ pub static CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(16_384, 0
 /// Inserted at entry of the system call, deleted when the listen succeeds; a failed one is overwritten or evicted.
 #[map]
 pub static LISTENS: LruHashMap<u64, Listen> = LruHashMap::with_max_entries(1_024, 0);
+
+/// What the first of two programs at one place did, by thread.
+///
+/// Inserted by the one, deleted by the other, in the same thread.
+#[map]
+pub static DONE: LruHashMap<u64, Done> = LruHashMap::with_max_entries(16_384, 0);
+
+/// The descriptor that close(2) was called with, by thread: where it goes, only the file is known.
+///
+/// Inserted at entry for sockets, deleted where the file goes, in the same thread.
+#[map]
+pub static CLOSES: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16_384, 0);
 
 /// Half-open connections, by four-tuple.
 ///
@@ -124,6 +143,16 @@ pub struct Call {
     pub object: u64,
     /// Its second argument of interest.
     pub other: u64,
+}
+
+/// See `DONE`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Done {
+    /// What it was called with.
+    pub object: u64,
+    /// Which place it is: one of the programs there.
+    pub place: u64,
 }
 
 /// See `LISTENS`.

@@ -6,6 +6,7 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{bpf_get_current_comm, bpf_get_current_task},
 };
+use socklife_abi::{event::EXECUTED_WORDS, kernel::Off};
 
 use crate::{
     mem::{Obj, Probe, off},
@@ -29,6 +30,12 @@ impl Task {
         uid: 0,
         comm: [0; 16],
     };
+
+    /// The process that runs here.
+    #[inline(always)]
+    pub fn pid() -> u32 {
+        (bpf_get_current_pid_tgid() >> 32) as u32
+    }
 
     /// By helper: tracing programs.
     #[inline(always)]
@@ -77,15 +84,49 @@ fn current_task() -> Obj<Probe> {
     Obj::new(unsafe { bpf_get_current_task() } as *const u8)
 }
 
+/// The table of descriptors of the current task.
+#[inline(always)]
+fn descriptors() -> Obj<Probe> {
+    current_task().follow(off!(task_files)).follow(off!(files_fdt))
+}
+
+/// Which of the first descriptors of the current task are open.
+#[inline(always)]
+pub fn open_descriptors() -> [u64; EXECUTED_WORDS] {
+    let table = descriptors();
+    let (bits, max) = (table.follow(off!(fdt_open)), table.get(off!(fdt_max)));
+    let mut open = [0; EXECUTED_WORDS];
+    for (i, word) in open.iter_mut().enumerate() {
+        if (i as u32) * 64 < max {
+            *word = bits.get(Off::at(i as u32 * 8));
+        }
+    }
+    open
+}
+
+/// The file behind a descriptor of the current task, or null.
+#[inline(always)]
+pub fn file_of_fd(fd: u64) -> Obj<Probe> {
+    let table = descriptors();
+    if fd >= u64::from(table.get(off!(fdt_max))) {
+        return Obj::new(core::ptr::null());
+    }
+    let slots = table.follow(off!(fdt_fd));
+    slots.follow(Off::at(fd as u32 * 8))
+}
+
 /// The TCP sock behind a file descriptor of the current task.
 #[inline(always)]
 pub fn sock_of_fd(fd: u64) -> Option<Sock<Probe>> {
-    let fdt = current_task().follow(off!(task_files)).follow(off!(files_fdt));
-    if fd >= u64::from(fdt.get(off!(fdt_max))) {
+    sock_of_file(file_of_fd(fd))
+}
+
+/// The TCP sock behind a file.
+#[inline(always)]
+pub fn sock_of_file(file: Obj<Probe>) -> Option<Sock<Probe>> {
+    if file.ptr().is_null() {
         return None;
     }
-    let slots = fdt.follow(off!(fdt_fd));
-    let file = slots.follow(socklife_abi::kernel::Off::at(fd as u32 * 8));
     let socket = file.follow(off!(file_private));
     // Only a socket's private data points back at its file.
     if socket.ptr().is_null() || socket.follow(off!(socket_file)).ptr() != file.ptr() {

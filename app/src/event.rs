@@ -14,7 +14,18 @@ mod cookie_accepted;
 mod cookie_rejected;
 mod cookie_sent;
 mod established;
+mod executed;
+mod exited;
+mod fd_closed;
+mod fd_opened;
+mod fds_closed;
+mod finding;
+mod forked;
 mod half_open_ended;
+mod handed_off;
+mod holder;
+mod inherited;
+mod last_close;
 mod listener;
 mod listening;
 mod names;
@@ -25,6 +36,7 @@ mod syn_queued;
 mod syn_refused;
 mod synack_retransmitted;
 mod synack_sent;
+mod touched;
 
 use std::{
     fmt,
@@ -36,6 +48,18 @@ use socklife_abi::{
     event::{self as abi, Envelope, HAS_TASK, Kind, MAPPED, Payload, UNKNOWN},
     for_each_event,
 };
+
+/// What the kernel side tells of who holds a socket. The hooks make one picture together: each of these needs them all.
+pub const HOLDERS: u64 = Kind::set(&[
+    Kind::FdOpened,
+    Kind::FdClosed,
+    Kind::FdsClosed,
+    Kind::LastClose,
+    Kind::Touched,
+    Kind::Forked,
+    Kind::Executed,
+    Kind::Exited,
+]);
 
 /// A field of the JSON line: its name, and what it says.
 pub type FieldDoc = (&'static str, &'static str);
@@ -113,7 +137,7 @@ pub const ENVELOPE_FIELDS: &[FieldDoc] = &[
         "mapped",
         "`true` for an IPv6 socket that speaks IPv4 (`::ffff:a.b.c.d`)",
     ),
-    ("laddr", "address of this end"),
+    ("laddr", "address of this end; an event about a process has no ends"),
     ("lport", "port of this end"),
     ("raddr", "address of the other end"),
     ("rport", "port of the other end"),
@@ -132,7 +156,7 @@ pub const LOST_FIELDS: &[FieldDoc] = &[
     (
         "stage",
         "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`, `request_table_full`, \
-         `listener_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`)",
+         `listener_table_full`, `process_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`)",
     ),
     ("kind", "the kind of the lost events, where one is concerned"),
     ("count", "how many since the last `lost` line"),
@@ -249,15 +273,21 @@ mod tests {
         accept_queue_limit: 5,
     };
 
-    /// A detail with every field known.
-    fn full(kind: Kind) -> Detail {
+    const HOLDER: abi::Holder = abi::Holder {
+        pid: 41,
+        fd: 7,
+        comm: *b"serve\0\0\0\0\0\0\0\0\0\0\0",
+    };
+
+    /// A detail with every field known; what is one thing or another, is this one.
+    fn full(kind: Kind, status: u32) -> Detail {
         match kind {
             Kind::Bound => Detail::Bound(abi::Bound {}),
             Kind::Listening => Detail::Listening(abi::Listening {
                 backlog_asked: 5,
                 asked_known: 1,
                 backlog: 4,
-                reserved: 0,
+                fd: 3,
             }),
             Kind::Connect => Detail::Connect(abi::Connect {}),
             Kind::Connected => Detail::Connected(abi::Connected { handshake_ns: 1 }),
@@ -331,18 +361,70 @@ mod tests {
                 before: 1,
                 reserved: 0,
             }),
+            Kind::FdOpened => Detail::FdOpened(abi::FdOpened {
+                fd: 7,
+                how: abi::how::RECEIVED,
+                inode: 1,
+            }),
+            Kind::FdClosed => Detail::FdClosed(abi::FdClosed {
+                fd: 7,
+                left: 1,
+                inode: 1,
+            }),
+            Kind::FdsClosed => Detail::FdsClosed(abi::FdsClosed { first: 3, last: 7 }),
+            Kind::LastClose => Detail::LastClose(abi::LastClose {}),
+            Kind::Touched => Detail::Touched(abi::Touched {
+                what: abi::touch::READ,
+                reserved: 0,
+                inode: 1,
+            }),
+            Kind::Forked => Detail::Forked(abi::Forked { child: 57, shared: 1 }),
+            Kind::Executed => Detail::Executed(abi::Executed {
+                open: [1; abi::EXECUTED_WORDS],
+            }),
+            Kind::Exited => Detail::Exited(abi::Exited { status, reserved: 0 }),
+            Kind::Inherited => Detail::Inherited(abi::Inherited {
+                child: 57,
+                fd: 7,
+                sockets: 2,
+                holders: 2,
+            }),
+            Kind::HandedOff => Detail::HandedOff(abi::HandedOff {
+                from: HOLDER,
+                to: HOLDER,
+                held_ns: 1,
+                first_ns: 1,
+                how: abi::handoff::FORK,
+                first: abi::touch::READ,
+                inode: 1,
+            }),
+            Kind::Finding => Detail::Finding(abi::Finding {
+                holder: HOLDER,
+                other: HOLDER,
+                since_ns: 1,
+                what: abi::finding::ZOMBIE,
+                reserved: 0,
+            }),
         }
+    }
+
+    fn fields_of(kind: Kind, status: u32) -> BTreeMap<String, serde_json::Value> {
+        let mut json = Vec::new();
+        let mut serializer = serde_json::Serializer::new(&mut json);
+        let mut map = serializer.serialize_map(None).expect("a map");
+        full(kind, status).json(&mut map).expect("it serializes");
+        map.end().expect("it ends");
+        serde_json::from_slice(&json).expect("JSON")
     }
 
     #[test]
     fn every_field_is_documented_and_every_documented_field_is_written() {
         for (kind, _, fields) in DOCUMENTED {
-            let mut json = Vec::new();
-            let mut serializer = serde_json::Serializer::new(&mut json);
-            let mut map = serializer.serialize_map(None).expect("a map");
-            full(*kind).json(&mut map).expect("it serializes");
-            map.end().expect("it ends");
-            let written: BTreeMap<String, serde_json::Value> = serde_json::from_slice(&json).expect("JSON");
+            // An end by exit, and one by a signal.
+            let written: BTreeMap<_, _> = [256, 9]
+                .into_iter()
+                .flat_map(|status| fields_of(*kind, status))
+                .collect();
             let written: Vec<_> = written.keys().map(String::as_str).collect();
             let mut documented: Vec<_> = fields.iter().map(|(name, _)| *name).collect();
             documented.sort_unstable();

@@ -22,5 +22,5 @@ pub use hooks::{Class, Need, Row, TABLE, via};
 pub use layout::VMLINUX;
 pub use losses::{Loss, Losses, Stage, Told};
 pub use netstat::Netstat;
-pub use privilege::{Privileges, drop_all_but_bpf};
+pub use privilege::{LOOK_AT_OTHERS, Privileges, drop_all_but_bpf};
 pub use tracer::{Counters, RowReport, Tracer, Wanted};

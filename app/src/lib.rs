@@ -7,12 +7,14 @@
 mod capacity;
 pub mod cli;
 mod clock;
+mod comm;
 pub mod event;
 mod holders;
 pub mod kernel;
 pub mod model;
 pub mod netns;
 pub mod output;
+mod proc;
 pub mod scene;
 mod self_check;
 mod server;

@@ -2,6 +2,7 @@
 
 mod acceptors;
 pub mod figures;
+pub mod holders;
 mod listener;
 mod listeners;
 pub mod reconcile;
@@ -13,6 +14,7 @@ pub mod sample;
 
 pub use acceptors::{Acceptor, Acceptors};
 pub use figures::Figures;
+pub use holders::Holders;
 pub use listener::{Key, Listener, Process};
 pub use listeners::Listeners;
 pub use waiters::Oldest;

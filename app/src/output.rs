@@ -4,7 +4,6 @@ mod blocks;
 mod grouped;
 mod json;
 mod line;
-mod sanitize;
 pub mod screen;
 mod stdout;
 mod text;
@@ -12,11 +11,11 @@ mod writer;
 
 use clap::ValueEnum;
 
+pub use crate::comm::Comm;
 pub use blocks::Blocks;
 pub use grouped::Grouped;
 pub use json::lost;
 pub use line::Line;
-pub use sanitize::Comm;
 pub use writer::{Output, start};
 
 /// The format.

@@ -1,14 +1,22 @@
 //! Connections in a network namespace of their own: what `doctor` proves its hooks with, and `demo` shows.
 
+mod holders;
 pub mod peer;
 pub mod queues;
 
 use std::{
     io::{ErrorKind, Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream},
+    net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream},
+    thread,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
+
+pub use holders::holders;
+
+/// How long a server may take to listen.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One connection from bind to close, with a line each way; the client closes first.
 pub fn connection(listen: IpAddr, connect: IpAddr) -> Result<()> {
@@ -28,6 +36,30 @@ pub fn connection(listen: IpAddr, connect: IpAddr) -> Result<()> {
     // The client's FIN.
     server.read_to_end(&mut Vec::new()).context("cannot receive the end")?;
     Ok(())
+}
+
+/// A client of an IPv4 server that is about to listen: a line there and back.
+pub fn client(server: SocketAddrV4) -> Result<()> {
+    const LINE: &[u8] = b"hello, child\n";
+    let begun = Instant::now();
+    while !listens(server)? {
+        ensure!(begun.elapsed() < PATIENCE, "nobody listens on {server}");
+        thread::sleep(Duration::from_millis(2));
+    }
+    let mut client = TcpStream::connect(server).with_context(|| format!("cannot connect to {server}"))?;
+    client.write_all(LINE).context("cannot send")?;
+    let mut line = [0; LINE.len()];
+    client.read_exact(&mut line).context("cannot receive")?;
+    Ok(())
+}
+
+/// Whether somebody listens there, in this thread's namespace (`proc_pid_net(5)`: the address as it lies in memory, and
+/// state 0A).
+fn listens(address: SocketAddrV4) -> Result<bool> {
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/tcp").context("cannot read /proc/net/tcp")?;
+    let ip = u32::from_ne_bytes(address.ip().octets());
+    let listener = format!(" {ip:08X}:{:04X} 00000000:0000 0A ", address.port());
+    Ok(sockets.lines().any(|line| line.contains(&listener)))
 }
 
 /// A connect that nobody answers for.

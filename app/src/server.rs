@@ -1,8 +1,11 @@
 //! The reference server: one process for each connection. An ordinary program with one thread, which forks before
 //! anything else of socklife runs: it has no runtime and no BPF maps that a child could inherit.
 
+mod attended;
 mod child;
 mod signals;
+
+pub use attended::Attended;
 
 use std::{
     collections::HashSet,
@@ -33,6 +36,8 @@ pub struct Options {
     pub work: Duration,
     /// What it does wrong.
     pub mistakes: Mistakes,
+    /// Another process began it, says when to start, and takes it along at its end.
+    pub attended: bool,
 }
 
 /// What servers of this kind do wrong.
@@ -49,6 +54,10 @@ pub struct Mistakes {
 
 /// Listens, accepts, forks and reaps, until a signal ends it.
 pub fn run(options: &Options) -> Result<()> {
+    name().context("cannot take a name")?;
+    if options.attended && !attended::wait_for_start()? {
+        return Ok(());
+    }
     let signals = Signals::block().context("cannot take signals by descriptor")?;
     let listeners = options
         .listen
@@ -71,6 +80,16 @@ pub fn run(options: &Options) -> Result<()> {
     server.drain()?;
     eprintln!("socklife: served {} connections", server.served);
     Ok(())
+}
+
+/// What /proc and every tracer call it; the program's own name is that of the tool.
+fn name() -> io::Result<()> {
+    // SAFETY: a string that ends with a zero.
+    if unsafe { libc::prctl(libc::PR_SET_NAME, c"serve".as_ptr()) } == 0 {
+        Ok(())
+    } else {
+        Err(Error::last_os_error())
+    }
 }
 
 /// A line for whoever started it.
@@ -236,18 +255,25 @@ impl Server<'_> {
         if self.options.mistakes.no_reap {
             return Ok(());
         }
+        if self.options.attended {
+            self.end_children();
+        }
         while !self.children.is_empty() {
             wait(&[self.signals.fd()]).context("cannot wait for children")?;
             let seen = self.signals.take().context("cannot read signals")?;
             self.reap()?;
             if seen.end {
-                for child in &self.children {
-                    // SAFETY: a child that was not waited for.
-                    unsafe { libc::kill(*child, libc::SIGTERM) };
-                }
+                self.end_children();
             }
         }
         Ok(())
+    }
+
+    fn end_children(&self) {
+        for child in &self.children {
+            // SAFETY: a child that was not waited for.
+            unsafe { libc::kill(*child, libc::SIGTERM) };
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! From the ring buffer to whoever takes events, until something ends it.
 
 mod events;
+mod follow;
 mod queues;
 
 use std::{
@@ -46,15 +47,15 @@ pub trait Sink {
     }
 
     /// Takes an event; never waits.
-    fn event(&mut self, event: Event) -> Sent;
+    fn event(&mut self, event: Event, passed: &mut Passed);
 
     /// Takes an event that no hook sent, but user space made of what the kernel side remembers.
-    fn made(&mut self, event: Event) -> Sent {
-        self.event(event)
+    fn made(&mut self, event: Event, passed: &mut Passed) {
+        self.event(event, passed);
     }
 
     /// Once a second: what was lost since, and what the kernel side counted.
-    fn second(&mut self, news: &[Loss], counters: &Counters) -> Result<()>;
+    fn second(&mut self, news: &[Loss], counters: &Counters, passed: &mut Passed) -> Result<()>;
 
     /// An interval is over, and everything that happened in it was handed in. False when it was the last that is wanted.
     fn show(&mut self, counters: &Counters) -> Result<bool> {
@@ -102,17 +103,21 @@ pub struct Check<'a> {
 
 /// What went through.
 #[derive(Debug, Default)]
-struct Passed {
+pub struct Passed {
     events: u64,
+    /// As many as are wanted.
+    most: Option<u64>,
     closed: bool,
 }
 
 impl Passed {
-    fn done(&self, limits: &Limits) -> bool {
-        self.closed || limits.count.is_some_and(|count| self.events >= count)
+    /// Nothing more is wanted.
+    pub fn done(&self) -> bool {
+        self.closed || self.most.is_some_and(|most| self.events >= most)
     }
 
-    fn note(&mut self, sent: Sent) {
+    /// Remembers what became of an event.
+    pub fn note(&mut self, sent: Sent) {
         match sent {
             Sent::Yes => self.events += 1,
             Sent::Lost | Sent::Unwanted => {}
@@ -128,7 +133,10 @@ pub fn run<S: Sink>(tracer: Tracer, mut sink: S, losses: &Losses, mut limits: Li
         .build()
         .context("cannot start the runtime")?;
     let started = Instant::now();
-    let mut passed = Passed::default();
+    let mut passed = Passed {
+        most: limits.count,
+        ..Passed::default()
+    };
     let mut told = Told::default();
     let streamed = runtime.block_on(stream(
         tracer,
@@ -176,7 +184,6 @@ async fn stream<S: Sink>(
     let shows = sink.interval();
     let mut show_tick = ticks(shows.unwrap_or(COUNT));
     let (duration, until) = (limits.duration, limits.until.take());
-    let limits = &*limits;
     let end = async move {
         match (duration, until) {
             (Some(duration), _) => tokio::time::sleep(duration).await,
@@ -187,19 +194,19 @@ async fn stream<S: Sink>(
     };
     tokio::pin!(end);
     eprintln!("socklife: attached");
-    while !passed.done(limits) {
+    while !passed.done() {
         tokio::select! {
             biased;
             _ = interrupt.recv() => break,
             _ = terminate.recv() => break,
             () = &mut end => break,
             guard = readable.readable() => {
-                drain(&mut tracer.ring, sink, limits, passed);
+                drain(&mut tracer.ring, sink, passed);
                 guard.context("cannot watch the ring buffer")?.clear_ready();
             }
-            _ = drain_tick.tick() => drain(&mut tracer.ring, sink, limits, passed),
+            _ = drain_tick.tick() => drain(&mut tracer.ring, sink, passed),
             _ = show_tick.tick(), if shows.is_some() => {
-                drain(&mut tracer.ring, sink, limits, passed);
+                drain(&mut tracer.ring, sink, passed);
                 if !sink.show(&tracer.counters)? {
                     break;
                 }
@@ -209,21 +216,21 @@ async fn stream<S: Sink>(
                 tracer.tell_log();
                 tracer.counters.read_into(losses)?;
                 let news = told.news(losses);
-                drain(&mut tracer.ring, sink, limits, passed);
-                sink.second(&news, &tracer.counters)?;
+                drain(&mut tracer.ring, sink, passed);
+                sink.second(&news, &tracer.counters, passed)?;
                 if reader_is_gone() {
                     break;
                 }
             }
             _ = sweep_tick.tick() => {
                 for event in tracer.counters.sweep()? {
-                    passed.note(sink.made(event));
+                    sink.made(event, passed);
                 }
             }
         }
     }
     tracer.tell_log();
-    drain(&mut tracer.ring, sink, limits, passed);
+    drain(&mut tracer.ring, sink, passed);
     sink.closing(&tracer.counters)?;
     // To detach takes a while, and happens in no order: what is compared must be counted by all.
     let checked = match check.check {
@@ -232,7 +239,7 @@ async fn stream<S: Sink>(
     };
     // What was sent before the end belongs to it.
     let (mut ring, counters) = tracer.detach();
-    drain(&mut ring, sink, limits, passed);
+    drain(&mut ring, sink, passed);
     counters.read_into(losses)?;
     let news = told.news(losses);
     sink.end(&news, &counters)?;
@@ -245,11 +252,11 @@ fn ticks(period: Duration) -> tokio::time::Interval {
     ticks
 }
 
-fn drain<S: Sink>(ring: &mut RingBuf<MapData>, sink: &mut S, limits: &Limits, passed: &mut Passed) {
-    while !passed.done(limits) {
+fn drain<S: Sink>(ring: &mut RingBuf<MapData>, sink: &mut S, passed: &mut Passed) {
+    while !passed.done() {
         let Some(record) = ring.next() else { break };
         if let Some(event) = Event::decode(&record) {
-            passed.note(sink.event(event));
+            sink.event(event, passed);
         }
     }
 }

@@ -5,6 +5,7 @@ mod capacity;
 mod connect;
 mod filters;
 mod flood;
+mod handoff;
 mod listen;
 mod loopback;
 mod loss;
@@ -59,6 +60,15 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("queues_reuseport", queues::varieties::reuseport),
     ("queues_older", queues::syn_queue::older),
     ("queues_before", queues::accept_queue::before),
+    ("handoff_503", handoff::served_503),
+    ("handoff_prefork", handoff::models::prefork),
+    ("handoff_threads", handoff::models::threads),
+    ("handoff_fd_passing", handoff::models::fd_passing),
+    ("handoff_double_fork_exec", handoff::models::double_fork_exec),
+    ("handoff_inetd", handoff::models::inetd),
+    ("handoff_activation", handoff::models::activation),
+    ("findings_of_serve", handoff::findings::of_serve),
+    ("findings_helper", handoff::findings::helper),
 ];
 
 /// What does not.

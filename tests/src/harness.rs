@@ -1,8 +1,10 @@
 //! What the cases stand on: a namespace, a traced workload, and what came out.
 
 pub mod helper;
+pub mod models;
 mod namespace;
 pub mod netstat;
+pub mod serve;
 mod tracer;
 pub mod view;
 

@@ -13,12 +13,16 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::harness::{Class, helper};
+use crate::harness::{Class, helper, models};
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().collect();
     if args.get(1).is_some_and(|arg| arg == helper::FLAG) {
-        return helper::run(&args[2..]);
+        return if args[2].starts_with(models::PREFIX) {
+            models::run(&args[2..])
+        } else {
+            helper::run(&args[2..])
+        };
     }
     if std::process::id() == 1 {
         return vm::run();

@@ -15,6 +15,8 @@ pub enum Missed {
     RequestTable = 2,
     /// The table of listeners is full: what happens to further ones is told, but not counted.
     ListenerTable = 3,
+    /// The table of processes that hold sockets is full: what becomes of further ones is not told.
+    ProcessTable = 4,
 }
 
 impl Missed {
@@ -24,6 +26,7 @@ impl Missed {
         Self::CallTable,
         Self::RequestTable,
         Self::ListenerTable,
+        Self::ProcessTable,
     ];
 
     /// The name in output.
@@ -34,12 +37,13 @@ impl Missed {
             Self::CallTable => "call_table_full",
             Self::RequestTable => "request_table_full",
             Self::ListenerTable => "listener_table_full",
+            Self::ProcessTable => "process_table_full",
         }
     }
 }
 
 /// Slots for [`Missed`].
-pub const MISSED: usize = 8;
+pub const MISSED: usize = 16;
 
 /// A counter that the programs write and user space reads.
 #[derive(Clone, Copy, Debug)]

@@ -31,6 +31,17 @@ macro_rules! for_each_event {
             19 => AcceptRefused "accept_refused",
             20 => NeverAccepted "never_accepted",
             21 => Listener "listener",
+            22 => FdOpened "fd_opened",
+            23 => FdClosed "fd_closed",
+            24 => FdsClosed "fds_closed",
+            25 => LastClose "last_close",
+            26 => Touched "touched",
+            27 => Forked "forked",
+            28 => Executed "executed",
+            29 => Exited "exited",
+            30 => Inherited "inherited",
+            31 => HandedOff "handed_off",
+            32 => Finding "finding",
         }
     };
 }
@@ -83,7 +94,7 @@ macro_rules! kinds {
 }
 
 /// Slots in a table indexed by the number of a [`Kind`].
-pub const KINDS: usize = 32;
+pub const KINDS: usize = 64;
 
 const _: () = {
     let mut i = 0;
@@ -174,8 +185,8 @@ pub struct Listening {
     pub asked_known: u32,
     /// `sk_max_ack_backlog`: what it got.
     pub backlog: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The descriptor, or [`UNKNOWN_FD`].
+    pub fd: i32,
 }
 
 /// connect(2) chose the four-tuple and is about to send the SYN.
@@ -609,4 +620,221 @@ pub mod state {
             _ => return None,
         })
     }
+}
+
+/// How a process came to hold a socket.
+pub mod how {
+    #![allow(missing_docs, reason = "named below")]
+    /// Not seen.
+    pub const UNKNOWN: u32 = 0;
+    /// socket(2).
+    pub const OPENED: u32 = 1;
+    pub const ACCEPTED: u32 = 2;
+    /// dup(2), dup2(2), dup3(2), `F_DUPFD`.
+    pub const DUPLICATED: u32 = 3;
+    /// `SCM_RIGHTS`, pidfd_getfd(2).
+    pub const RECEIVED: u32 = 4;
+    /// fork(2) copied the table of descriptors.
+    pub const INHERITED: u32 = 5;
+    /// It held it before the trace began.
+    pub const BEFORE: u32 = 6;
+
+    /// Every way, by its number.
+    pub const NAMES: [&str; 7] = [
+        "unknown",
+        "opened",
+        "accepted",
+        "duplicated",
+        "received",
+        "inherited",
+        "before",
+    ];
+}
+
+/// A descriptor that nobody knows.
+pub const UNKNOWN_FD: i32 = -1;
+
+/// A process has one more descriptor of the socket.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FdOpened {
+    /// The descriptor.
+    pub fd: i32,
+    /// One of [`how`]; the kernel side leaves it to user space.
+    pub how: u32,
+    /// Inode of the socket, or 0.
+    pub inode: u64,
+}
+
+/// A process has one descriptor of the socket less.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FdClosed {
+    /// The descriptor, or [`UNKNOWN_FD`].
+    pub fd: i32,
+    /// How many descriptors of the socket are left, in all processes, or [`UNKNOWN_DEPTH`]; the kernel side leaves it to user space.
+    pub left: u32,
+    /// Inode of the socket, or 0.
+    pub inode: u64,
+}
+
+/// close_range(2).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct FdsClosed {
+    /// The first.
+    pub first: u32,
+    /// The last.
+    pub last: u32,
+}
+
+/// Nobody has a descriptor of the socket any more: from here on the kernel ends the connection.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct LastClose {}
+
+/// What a process does with a socket.
+pub mod touch {
+    #![allow(missing_docs, reason = "named below")]
+    /// Nothing yet.
+    pub const NONE: u32 = 0;
+    pub const READ: u32 = 1;
+    pub const WRITE: u32 = 2;
+
+    /// Each, by its number.
+    pub const NAMES: [&str; 3] = ["none", "read", "write"];
+}
+
+/// A process reads or writes where another did so before, or nobody.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Touched {
+    /// One of [`touch`].
+    pub what: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// Inode of the socket, or 0.
+    pub inode: u64,
+}
+
+/// A process that has held a socket made another process.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Forked {
+    /// The new process.
+    pub child: u32,
+    /// 1: both have one table of descriptors (`CLONE_FILES`).
+    pub shared: u32,
+}
+
+/// Words of descriptors that [`Executed`] tells of.
+pub const EXECUTED_WORDS: usize = 4;
+
+/// A process that has held a socket runs another program.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Executed {
+    /// Which of its first descriptors are open, one bit for each.
+    pub open: [u64; EXECUTED_WORDS],
+}
+
+/// A process that has held a socket ends: its last thread does.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Exited {
+    /// As wait(2) has it.
+    pub status: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// The child of a fork holds a socket.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Inherited {
+    /// The child.
+    pub child: u32,
+    /// The descriptor, or [`UNKNOWN_FD`].
+    pub fd: i32,
+    /// How many sockets the child inherited in all.
+    pub sockets: u32,
+    /// How many descriptors of this socket there are now, in all processes.
+    pub holders: u32,
+}
+
+/// A process, as somebody else's event names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Holder {
+    /// Thread group.
+    pub pid: u32,
+    /// The descriptor, or [`UNKNOWN_FD`].
+    pub fd: i32,
+    /// Its name.
+    pub comm: [u8; 16],
+}
+
+/// How a socket came to its new owner.
+pub mod handoff {
+    #![allow(missing_docs, reason = "named below")]
+    pub const UNKNOWN: u32 = 0;
+    pub const FORK: u32 = 1;
+    pub const FD_PASSING: u32 = 2;
+    /// By fork(2), if it is another process, and then execve(2).
+    pub const EXEC: u32 = 3;
+
+    /// Every way, by its number.
+    pub const NAMES: [&str; 4] = ["unknown", "fork", "fd_passing", "exec"];
+}
+
+/// Another process uses the socket now.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct HandedOff {
+    /// Who used it before.
+    pub from: Holder,
+    /// Who uses it now.
+    pub to: Holder,
+    /// From when `from` got it until `to` did, or [`UNKNOWN`].
+    pub held_ns: u64,
+    /// From then to its first read or write, or [`UNKNOWN`].
+    pub first_ns: u64,
+    /// One of [`handoff`].
+    pub how: u32,
+    /// What it did first: one of [`touch`].
+    pub first: u32,
+    /// Inode of the socket, or 0.
+    pub inode: u64,
+}
+
+/// What is wrong.
+pub mod finding {
+    #![allow(missing_docs, reason = "named below")]
+    /// A child serves a connection and still holds the listener that its parent accepts from.
+    pub const LISTENER_HELD: u32 = 0;
+    /// Who accepted the connection and gave it away never closed it.
+    pub const NEVER_CLOSED: u32 = 1;
+    /// Who used the socket closed it, and a process that never touched it keeps it open.
+    pub const KEPT_OPEN: u32 = 2;
+    /// A child ended and its parent does not wait for it.
+    pub const ZOMBIE: u32 = 3;
+
+    /// Each, by its number.
+    pub const NAMES: [&str; 4] = ["listener_held", "never_closed", "kept_open", "zombie"];
+}
+
+/// Something is wrong with who holds a socket.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Finding {
+    /// Who is to blame.
+    pub holder: Holder,
+    /// Who had it before, or the parent; process 0 where nobody knows.
+    pub other: Holder,
+    /// For how long it has been so.
+    pub since_ns: u64,
+    /// One of [`finding`].
+    pub what: u32,
+    /// Zero.
+    pub reserved: u32,
 }

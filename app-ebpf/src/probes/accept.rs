@@ -18,6 +18,7 @@ use crate::{
     mem::{Direct, Mem, Probe},
     sock::Sock,
     task::{Task, sock_of_fd},
+    twice::first,
 };
 
 #[inline(always)]
@@ -44,6 +45,7 @@ fn remembered(subject: &Subject, fd: i32) {
 #[inline(always)]
 fn taken(subject: &Subject, listener: u64, queues: Queues, fd: i32) {
     subject.is_accepted(listener);
+    subject.is_held();
     listeners::count_one(listener, subject.envelope.netns, Total::Accepted);
     subject.emit(Accepted {
         queues,
@@ -53,15 +55,27 @@ fn taken(subject: &Subject, listener: u64, queues: Queues, fd: i32) {
     });
 }
 
-#[fexit(function = "inet_csk_accept")]
-pub fn accept_fexit(context: FExitContext) -> i32 {
+#[inline(always)]
+fn returned(context: &FExitContext, via: Program) -> i32 {
     // Null: nobody waits, or a signal came.
-    let Some(child) = Direct::tcp(slot(&context, arg!(accept_ret)) as *const u8) else {
+    let Some(child) = Direct::tcp(slot(context, arg!(accept_ret)) as *const u8) else {
         return 0;
     };
-    let listener = Direct::tcp(slot(&context, arg!(accept_sk)) as *const u8);
-    accepted(child, listener, -1, Program::AcceptFexit);
+    if first(child.key(), Program::AcceptFexit, via) {
+        let listener = Direct::tcp(slot(context, arg!(accept_sk)) as *const u8);
+        accepted(child, listener, -1, via);
+    }
     0
+}
+
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_fexit(context: FExitContext) -> i32 {
+    returned(&context, Program::AcceptFexit)
+}
+
+#[fexit(function = "inet_csk_accept")]
+pub fn accept_fexit_second(context: FExitContext) -> i32 {
+    returned(&context, Program::AcceptFexitSecond)
 }
 
 #[kprobe]
@@ -156,6 +170,13 @@ fn late<M: Mem>(sk: u64, via: Program) {
 #[fentry(function = "security_sock_graft")]
 pub fn accept_late_fentry(context: FEntryContext) -> i32 {
     late::<Direct>(slot(&context, arg!(graft_sk)), Program::AcceptLateFentry);
+    0
+}
+
+/// What the first told is accepted by now.
+#[fentry(function = "security_sock_graft")]
+pub fn accept_late_fentry_second(context: FEntryContext) -> i32 {
+    late::<Direct>(slot(&context, arg!(graft_sk)), Program::AcceptLateFentrySecond);
     0
 }
 

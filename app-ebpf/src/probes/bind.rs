@@ -13,6 +13,7 @@ use crate::{
     emit::Subject,
     mem::{Direct, Mem, Probe},
     task::Task,
+    twice::first,
 };
 
 #[inline(always)]
@@ -25,20 +26,52 @@ fn bound<M: Mem>(sk: u64, via: Program, task: Task) {
     }
 }
 
-#[fexit(function = "__inet_bind")]
-pub fn bind_fexit4(context: FExitContext) -> i32 {
-    if slot(&context, arg!(bind4_ret)) as i32 == 0 {
-        bound::<Direct>(slot(&context, arg!(bind4_sk)), Program::BindFexit4, Task::current());
+#[inline(always)]
+fn returned(sk: u64, returned: u64, place: Program, via: Program) -> i32 {
+    if returned as i32 == 0 && first(sk, place, via) {
+        bound::<Direct>(sk, via, Task::current());
     }
     0
 }
 
+#[inline(always)]
+fn returned4(context: &FExitContext, via: Program) -> i32 {
+    returned(
+        slot(context, arg!(bind4_sk)),
+        slot(context, arg!(bind4_ret)),
+        Program::BindFexit4,
+        via,
+    )
+}
+
+#[inline(always)]
+fn returned6(context: &FExitContext, via: Program) -> i32 {
+    returned(
+        slot(context, arg!(bind6_sk)),
+        slot(context, arg!(bind6_ret)),
+        Program::BindFexit6,
+        via,
+    )
+}
+
+#[fexit(function = "__inet_bind")]
+pub fn bind_fexit4(context: FExitContext) -> i32 {
+    returned4(&context, Program::BindFexit4)
+}
+
+#[fexit(function = "__inet_bind")]
+pub fn bind_fexit4_second(context: FExitContext) -> i32 {
+    returned4(&context, Program::BindFexit4Second)
+}
+
 #[fexit(function = "__inet6_bind")]
 pub fn bind_fexit6(context: FExitContext) -> i32 {
-    if slot(&context, arg!(bind6_ret)) as i32 == 0 {
-        bound::<Direct>(slot(&context, arg!(bind6_sk)), Program::BindFexit6, Task::current());
-    }
-    0
+    returned6(&context, Program::BindFexit6)
+}
+
+#[fexit(function = "__inet6_bind")]
+pub fn bind_fexit6_second(context: FExitContext) -> i32 {
+    returned6(&context, Program::BindFexit6Second)
 }
 
 /// For `__inet_bind` and `__inet6_bind`, which take the same.

@@ -21,6 +21,7 @@ use crate::{
     probes::cookie::TCP_CONNECT,
     sock::{AF_INET, AF_INET6, Sock, is_v4, v4},
     task::{Task, sock_of_fd},
+    twice::first,
 };
 
 #[inline(always)]
@@ -30,18 +31,28 @@ fn connect<M: Mem>(sk: u64, via: Program, task: Task) {
     };
     if let Some(subject) = Subject::new(sock, via, task) {
         subject.connects();
+        subject.is_held();
         subject.emit(Connect {});
     }
 }
 
+#[inline(always)]
+fn connecting(context: &FEntryContext, via: Program) -> i32 {
+    let sk = slot(context, arg!(connect_sk));
+    if first(sk, Program::ConnectFentry, via) {
+        connect::<Direct>(sk, via, Task::current());
+    }
+    0
+}
+
 #[fentry(function = "tcp_connect")]
 pub fn connect_fentry(context: FEntryContext) -> i32 {
-    connect::<Direct>(
-        slot(&context, arg!(connect_sk)),
-        Program::ConnectFentry,
-        Task::current(),
-    );
-    0
+    connecting(&context, Program::ConnectFentry)
+}
+
+#[fentry(function = "tcp_connect")]
+pub fn connect_fentry_second(context: FEntryContext) -> i32 {
+    connecting(&context, Program::ConnectFentrySecond)
 }
 
 #[kprobe]
@@ -174,28 +185,48 @@ fn connect_returned<M: Mem>(sk: u64, uaddr: u64, returned: i32, via: Program, v6
     refused(sock, peer, errno, via);
 }
 
+#[inline(always)]
+fn failed4(context: &FExitContext, via: Program) -> i32 {
+    let (sk, returned) = (
+        slot(context, arg!(connect4_sk)),
+        slot(context, arg!(connect4_ret)) as i32,
+    );
+    if returned < 0 && first(sk, Program::ConnectFailFexit4, via) {
+        connect_returned::<Direct>(sk, slot(context, arg!(connect4_uaddr)), returned, via, false);
+    }
+    0
+}
+
 #[fexit(function = "tcp_v4_connect")]
 pub fn connect_fail_fexit4(context: FExitContext) -> i32 {
-    connect_returned::<Direct>(
-        slot(&context, arg!(connect4_sk)),
-        slot(&context, arg!(connect4_uaddr)),
-        slot(&context, arg!(connect4_ret)) as i32,
-        Program::ConnectFailFexit4,
-        false,
+    failed4(&context, Program::ConnectFailFexit4)
+}
+
+#[fexit(function = "tcp_v4_connect")]
+pub fn connect_fail_fexit4_second(context: FExitContext) -> i32 {
+    failed4(&context, Program::ConnectFailFexit4Second)
+}
+
+#[inline(always)]
+fn failed6(context: &FExitContext, via: Program) -> i32 {
+    let (sk, returned) = (
+        slot(context, arg!(connect6_sk)),
+        slot(context, arg!(connect6_ret)) as i32,
     );
+    if returned < 0 && first(sk, Program::ConnectFailFexit6, via) {
+        connect_returned::<Direct>(sk, slot(context, arg!(connect6_uaddr)), returned, via, true);
+    }
     0
 }
 
 #[fexit(function = "tcp_v6_connect")]
 pub fn connect_fail_fexit6(context: FExitContext) -> i32 {
-    connect_returned::<Direct>(
-        slot(&context, arg!(connect6_sk)),
-        slot(&context, arg!(connect6_uaddr)),
-        slot(&context, arg!(connect6_ret)) as i32,
-        Program::ConnectFailFexit6,
-        true,
-    );
-    0
+    failed6(&context, Program::ConnectFailFexit6)
+}
+
+#[fexit(function = "tcp_v6_connect")]
+pub fn connect_fail_fexit6_second(context: FExitContext) -> i32 {
+    failed6(&context, Program::ConnectFailFexit6Second)
 }
 
 /// For `tcp_v4_connect` and `tcp_v6_connect`, which take the same. Of a v4-mapped connect the inner call remains.

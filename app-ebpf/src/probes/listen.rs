@@ -6,7 +6,11 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe, sock_ops, tracepoint},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext, SockOpsContext, TracePointContext},
 };
-use socklife_abi::{counter::Missed, event::Listening, program::Program};
+use socklife_abi::{
+    counter::Missed,
+    event::{Listening, UNKNOWN_FD},
+    program::Program,
+};
 
 use crate::{
     args::{Registers, arg, record, slot},
@@ -32,26 +36,27 @@ fn remember(fd: u64, backlog: u64) {
 }
 
 #[inline(always)]
-fn listening<M: Mem>(sock: Option<Sock<M>>, asked: Option<i32>, via: Program, task: Task) {
+fn listening<M: Mem>(sock: Option<Sock<M>>, asked: Option<Listen>, via: Program, task: Task) {
     let Some(sock) = sock else { return };
     let backlog = sock.0.get(off!(max_ack_backlog));
     if let Some(subject) = Subject::new(sock, via, task) {
         listeners::note(sock, false);
+        subject.is_held();
         subject.emit(Listening {
-            backlog_asked: asked.unwrap_or(0),
+            backlog_asked: asked.map_or(0, |asked| asked.backlog as i32),
             asked_known: u32::from(asked.is_some()),
             backlog,
-            reserved: 0,
+            fd: asked.map_or(UNKNOWN_FD, |asked| asked.fd as i32),
         });
     }
 }
 
 /// What this thread's listen(2) asked for, once.
 #[inline(always)]
-fn asked() -> Option<i32> {
+fn asked() -> Option<Listen> {
     let thread = thread();
     // SAFETY: only this thread writes its entry.
-    let asked = unsafe { LISTENS.get(thread) }.map(|listen| listen.backlog as i32);
+    let asked = unsafe { LISTENS.get(thread) }.copied();
     let _ = LISTENS.remove(thread);
     asked
 }
@@ -64,13 +69,20 @@ fn sk_of(socket: u64) -> u64 {
 
 #[fentry(function = "__sys_listen")]
 pub fn listen_asked_fentry(context: FEntryContext) -> i32 {
-    remember(0, slot(&context, arg!(sys_listen_backlog)));
+    remember(
+        slot(&context, arg!(sys_listen_fd)),
+        slot(&context, arg!(sys_listen_backlog)),
+    );
     0
 }
 
 #[kprobe]
 pub fn listen_asked_kprobe(context: ProbeContext) -> u32 {
-    remember(0, Registers::of(&context).arg(arg!(sys_listen_backlog)));
+    let registers = Registers::of(&context);
+    remember(
+        registers.arg(arg!(sys_listen_fd)),
+        registers.arg(arg!(sys_listen_backlog)),
+    );
     0
 }
 

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use socklife_abi::{config::Filter, event::Kind};
 
 use crate::{
-    kernel::{Class, Tracer, Wanted},
+    kernel::{Class, LOOK_AT_OTHERS, Tracer, Wanted},
     netns,
     self_check::{self, SelfCheck},
 };
@@ -234,9 +234,11 @@ pub fn check_privileges() -> Result<()> {
     crate::kernel::Privileges::of_this_process()?.check()
 }
 
-/// Gives up what only attaching needed; what the caller runs from here on cannot harm more than it must.
-pub fn drop_privileges() -> Result<()> {
-    crate::kernel::drop_all_but_bpf().context("cannot go on with fewer privileges")
+/// Gives up what only attaching needed; what the caller runs from here on cannot harm more than it must. Who follows
+/// holders goes on to look at others' descriptors.
+pub fn drop_privileges(follows: bool) -> Result<()> {
+    let keep: &[_] = if follows { &LOOK_AT_OTHERS } else { &[] };
+    crate::kernel::drop_all_but_bpf(keep).context("cannot go on with fewer privileges")
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `socklife demo`: connections to watch, and what `trace` says of them.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddrV4},
     process::ExitCode,
     sync::{Arc, mpsc::channel},
     thread,
@@ -15,9 +15,11 @@ use socklife_abi::config::Filter;
 use super::args::check_privileges;
 use crate::{
     kernel::{Losses, Tracer, Wanted},
+    model::Holders,
     netns,
     output::{self, Format},
     scene,
+    server::Attended,
     stream::{self, Check, Events, Limits},
 };
 
@@ -37,9 +39,12 @@ impl Demo {
         let (stop, stopped) = tokio::sync::oneshot::channel();
         thread::scope(|scope| {
             let player = scope.spawn(move || {
-                ready.send(netns::enter_new()?).context("nobody waits")?;
+                let netns = netns::enter_new()?;
+                // Before anything is attached: no fork should copy that.
+                let servers = Servers::begin()?;
+                ready.send(netns).context("nobody waits")?;
                 let played = match gone.recv() {
-                    Ok(()) => play(),
+                    Ok(()) => play(servers),
                     Err(_) => Ok(()),
                 };
                 // The trace may have been ended already.
@@ -62,7 +67,12 @@ impl Demo {
                         ..Limits::default()
                     };
                     go.send(()).context("the connecting thread is gone")?;
-                    let events = Events::new(output, wanted.filter);
+                    let events = Events::new(
+                        output,
+                        wanted.filter,
+                        u64::MAX,
+                        Some(Holders::new(wanted.max_sockets as usize)),
+                    );
                     stream::run(tracer, events, &losses, limits, &Check::default())
                 });
             player
@@ -74,7 +84,25 @@ impl Demo {
     }
 }
 
-fn play() -> Result<()> {
+/// Reference servers that wait for their scene.
+struct Servers {
+    right: Attended,
+    wrong: Attended,
+}
+
+const RIGHT: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8080);
+const WRONG: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8081);
+
+impl Servers {
+    fn begin() -> Result<Self> {
+        Ok(Self {
+            right: Attended::begin(RIGHT.into(), &[])?,
+            wrong: Attended::begin(WRONG.into(), &["--leak-connection"])?,
+        })
+    }
+}
+
+fn play(mut servers: Servers) -> Result<()> {
     let (v4, v6) = (IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST));
     say("an IPv4 connection, closed by the client");
     scene::connection(v4, v4)?;
@@ -84,6 +112,15 @@ fn play() -> Result<()> {
         say("an IPv4 client of a dual-stack listener");
         scene::connection(IpAddr::V6(Ipv6Addr::UNSPECIFIED), v4)?;
     }
+    say("a server that forks: the parent accepts, the child inherits, the parent closes, the child serves and ends it");
+    servers.right.start()?;
+    scene::client(RIGHT)?;
+    say("the same, but the parent forgets to close its copy: the client sees no end, and that is a finding");
+    servers.wrong.start()?;
+    scene::client(WRONG)?;
+    // A finding has lasted a second, and is looked for once a second.
+    thread::sleep(Duration::from_millis(2100));
+    drop(servers);
     say("a connect to a port where nobody listens");
     scene::refused()?;
     scene::peer::prepare()?;

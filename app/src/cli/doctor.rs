@@ -15,11 +15,12 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use serde::Serialize;
-use socklife_abi::{config::Filter, event::Kind};
+use socklife_abi::{config::Filter, event::Kind, program::Program};
 
 use crate::{
-    event::Event,
+    event::{Event, HOLDERS},
     kernel::{Class, Need, Privileges, RowReport, Tracer, VMLINUX, Wanted, via},
+    model::holders,
     netns,
     output::Format,
     scene,
@@ -130,7 +131,7 @@ impl Doctor {
                     .iter()
                     .all(|row| row.chosen.is_some() || row.row.need == Need::Optional);
                 report.hooks = hooks.iter().map(Hook::from).collect();
-                report.events = Kind::ALL.iter().map(|kind| Seen::of(*kind, &fired)).collect();
+                report.events = told_by_hooks(&hooks).map(|kind| Seen::of(kind, &fired)).collect();
                 report.ok = sighted && report.events.iter().all(|event| event.fired || !event.required);
             }
             Err(error) => report.error = Some(format!("{error:#}")),
@@ -174,11 +175,20 @@ impl Seen {
         let program = fired.get(&(kind as u8));
         Self {
             event: kind.name(),
-            required: !matches!(kind, Kind::Bound | Kind::CookieRejected),
+            required: !matches!(kind, Kind::Bound | Kind::CookieRejected) && !kind.is_in(HOLDERS),
             fired: program.is_some(),
             via: program.and_then(|program| via(*program)),
         }
     }
+}
+
+/// The kinds that come from a hook here; others are made of them.
+fn told_by_hooks(rows: &[RowReport]) -> impl Iterator<Item = Kind> {
+    let by_range = rows.iter().any(|row| row.takes(Program::CloseRangeTp));
+    Kind::ALL
+        .iter()
+        .copied()
+        .filter(move |kind| !kind.is_in(holders::MADE) && (*kind != Kind::FdsClosed || by_range))
 }
 
 /// Attaches everything, makes the connections, and notes which kinds came, through which program.
@@ -204,6 +214,7 @@ fn play(ready: &Sender<u32>, go: &Receiver<()>) -> Result<()> {
     }
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     scene::connection(loopback, loopback)?;
+    scene::holders(loopback)?;
     scene::refused()?;
     scene::peer::prepare()?;
     scene::queues::full_accept_queue(loopback)?;
@@ -228,7 +239,8 @@ fn observe(
     let mut fired = BTreeMap::new();
     let mut end = Instant::now() + PLAY;
     let mut played = false;
-    while fired.len() < Kind::ALL.len() && Instant::now() < end {
+    let all = told_by_hooks(&tracer.report).count();
+    while fired.len() < all && Instant::now() < end {
         if !played && player.is_finished() {
             (played, end) = (true, Instant::now() + PATIENCE);
         }

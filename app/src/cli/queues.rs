@@ -101,7 +101,7 @@ impl Queues {
         // Before any event: what those say of a listener without its cookie is found by its address.
         let there = tracer.counters.listeners()?;
         let holders = holders::find(&older(&there));
-        drop_privileges()?;
+        drop_privileges(false)?;
         let shown = Shown {
             format: self.output,
             interval: self.interval,

@@ -59,6 +59,10 @@ pub struct Serve {
     /// The parent does not wait for children: they stay as zombies, and count against `--max-children`.
     #[arg(long, help_heading = "Mistakes, on purpose")]
     no_reap: bool,
+
+    /// Start at a line on standard input, and end with the parent (for `--serve` of other commands).
+    #[arg(long, hide = true)]
+    attended: bool,
 }
 
 impl Serve {
@@ -75,6 +79,7 @@ impl Serve {
                 leak_connection: self.leak_connection,
                 no_reap: self.no_reap,
             },
+            attended: self.attended,
         })?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,6 +1,6 @@
 //! `socklife trace`: every event as it happens.
 
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
@@ -9,8 +9,11 @@ use super::args::{
     FilterArgs, TraceArgs, check_privileges, drop_privileges, duration, is_blind, self_check, tell_missing,
 };
 use crate::{
+    event::HOLDERS,
     kernel::{Losses, Tracer},
+    model::{Holders, holders},
     output::{self, Format},
+    server::Attended,
     stream::{self, Check, Events, Limits},
 };
 
@@ -24,10 +27,21 @@ use crate::{
     sudo socklife trace --lport 443                 one listener and its connections\n  \
     sudo socklife trace --pid 4242 -o json          one process, for a program to read\n  \
     sudo socklife trace -e accepted --count 10      the next ten accepts\n  \
-    sudo socklife trace --netns 4242 --addr 10.0.0.0/8")]
+    sudo socklife trace --netns 4242 --addr 10.0.0.0/8\n  \
+    sudo socklife trace --serve 127.0.0.1:8080      a server that forks, and who holds its connections\n  \
+    sudo socklife trace -e handed_off,finding       connections that change hands, and what goes wrong")]
 pub struct Trace {
     #[command(flatten)]
     filter: FilterArgs,
+
+    /// Run the reference server (`socklife serve`) on this address as a child, and trace it: what it does, its
+    /// connections, and the children it forks for them. It ends with the trace.
+    #[arg(long, value_name = "ADDR:PORT", conflicts_with = "pid")]
+    serve: Option<SocketAddr>,
+
+    /// With --serve: trace everything else, too.
+    #[arg(long, requires = "serve")]
+    all: bool,
 
     /// How to show events.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
@@ -51,7 +65,16 @@ pub struct Trace {
 
 impl Trace {
     pub fn run(self) -> Result<ExitCode> {
-        let wanted = self.trace.wanted(self.filter.filter()?)?;
+        let mut filter = self.filter.filter()?;
+        let shown = filter.events;
+        filter.events = holders::sources(shown);
+        let mut server = self.serve.map(|listen| Attended::begin(listen, &[])).transpose()?;
+        if let Some(server) = &server
+            && !self.all
+        {
+            filter.pid = server.pid();
+        }
+        let wanted = self.trace.wanted(filter)?;
         check_privileges()?;
         let mut check = self_check(&wanted.filter, self.reconcile)?;
         let losses = Arc::new(Losses::default());
@@ -60,7 +83,9 @@ impl Trace {
         if let Some(check) = &mut check {
             check.begin(&tracer.counters)?;
         }
-        drop_privileges()?;
+        let follows = filter.events & HOLDERS != 0;
+        let holders = follows.then(|| Holders::new(wanted.max_sockets as usize));
+        drop_privileges(follows)?;
         let output = output::start(self.output, Arc::clone(&losses))?;
         let limits = Limits {
             count: self.count,
@@ -72,7 +97,16 @@ impl Trace {
             all: self.reconcile,
             blind: is_blind(&tracer),
         };
-        stream::run(tracer, Events::new(output, wanted.filter), &losses, limits, &check)?;
+        if let Some(server) = &mut server {
+            server.start()?;
+        }
+        stream::run(
+            tracer,
+            Events::new(output, wanted.filter, shown, holders),
+            &losses,
+            limits,
+            &check,
+        )?;
         Ok(ExitCode::SUCCESS)
     }
 }

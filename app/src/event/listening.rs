@@ -3,7 +3,7 @@ use std::fmt;
 use serde::ser::SerializeMap;
 use socklife_abi::event::Listening;
 
-use super::{Describe, FieldDoc};
+use super::{Describe, FieldDoc, holder::fd};
 
 impl Describe for Listening {
     const MEANING: &'static str = "listen(2) succeeded: the socket is a listener, or an existing listener got another \
@@ -14,13 +14,18 @@ impl Describe for Listening {
             "accept_queue_limit",
             "the backlog it got (`sk_max_ack_backlog`): what was asked, clamped by `net.core.somaxconn`",
         ),
+        ("fd", "the descriptor, where the hook can know it"),
     ];
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         if self.asked_known != 0 {
             map.serialize_entry("backlog_asked", &self.backlog_asked)?;
         }
-        map.serialize_entry("accept_queue_limit", &self.backlog)
+        map.serialize_entry("accept_queue_limit", &self.backlog)?;
+        if let Some(fd) = fd(self.fd) {
+            map.serialize_entry("fd", &fd)?;
+        }
+        Ok(())
     }
 
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {

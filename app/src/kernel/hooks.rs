@@ -8,10 +8,12 @@ use std::fmt;
 use clap::ValueEnum;
 use socklife_abi::{event::Kind, program::Program};
 
+use crate::event::HOLDERS;
+
 /// A class of hooks: what a kernel, or its policy, admits or refuses as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Class {
-    /// BPF trampolines (fentry, fexit) and BTF tracepoints.
+    /// BPF trampolines (fentry, fexit) and BTF tracepoints; kprobes where a trampoline's program would miss something.
     Fentry,
     /// kprobes, kretprobes and raw tracepoints.
     Kprobe,
@@ -48,6 +50,8 @@ pub enum At {
     PostBind4,
     /// bind(2) of an IPv6 socket, at the root cgroup.
     PostBind6,
+    /// The last descriptor of a socket is closed, at the root cgroup.
+    SockRelease,
     /// A walk over the kernel's objects of a kind, when it is asked for.
     Iter(&'static str),
 }
@@ -67,6 +71,7 @@ impl At {
             | Self::SockCreate
             | Self::PostBind4
             | Self::PostBind6
+            | Self::SockRelease
             | Self::Iter(_) => None,
         }
     }
@@ -86,6 +91,7 @@ impl fmt::Display for At {
             Self::SockCreate => f.write_str("cgroup:sock_create"),
             Self::PostBind4 => f.write_str("cgroup:post_bind4"),
             Self::PostBind6 => f.write_str("cgroup:post_bind6"),
+            Self::SockRelease => f.write_str("cgroup:sock_release"),
             Self::Iter(target) => write!(f, "iter:{target}"),
         }
     }
@@ -105,16 +111,27 @@ pub struct Hook {
 pub struct Rung {
     /// The classes it belongs to.
     pub classes: &'static [Class],
-    /// What to attach, in this order.
+    /// What to attach, in this order. Of two at one function the last runs first (`bpf_trampoline_link_prog`), of two at
+    /// a tracepoint the first.
     pub hooks: &'static [Hook],
     /// What it cannot tell and a better one can.
     pub cannot: &'static [&'static str],
 }
 
+impl Rung {
+    /// Whether two programs stand at the place of this one: what one cannot do, because it is at work already, the other
+    /// does.
+    pub fn doubles(&self, hook: &Hook) -> bool {
+        self.hooks.iter().filter(|other| other.at == hook.at).count() > 1
+    }
+}
+
 impl fmt::Display for Rung {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, hook) in self.hooks.iter().enumerate() {
-            write!(f, "{}{}", if i == 0 { "" } else { " + " }, hook.at)?;
+            if self.hooks[..i].iter().all(|before| before.at != hook.at) {
+                write!(f, "{}{}", if i == 0 { "" } else { " + " }, hook.at)?;
+            }
         }
         Ok(())
     }
@@ -138,8 +155,6 @@ pub struct Row {
     pub feeds: u64,
     /// Whether socklife can do without.
     pub need: Need,
-    /// Its rungs have two programs at one place: what one cannot do, because it is at work already, the other does.
-    pub doubled: bool,
     /// Best first.
     pub rungs: &'static [Rung],
 }
@@ -193,21 +208,18 @@ pub const TABLE: &[Row] = &[
         name: "cookie at socket()",
         feeds: ALL,
         need: Need::Optional,
-        doubled: false,
         rungs: &[rung!(ANY; CookieSockCreate @ At::SockCreate)],
     },
     Row {
         name: "cookie at the SYN",
         feeds: ALL,
         need: Need::Optional,
-        doubled: false,
         rungs: &[rung!(ANY; CookieSockOps @ At::SockOps)],
     },
     Row {
         name: "destroy",
         feeds: ALL,
         need: Need::Required,
-        doubled: true,
         rungs: &[
             rung!(&[Fentry, Tracepoint];
                 DestroyTpBtf @ At::TpBtf("tcp_destroy_sock"), DestroyTpBtfSecond @ At::TpBtf("tcp_destroy_sock")),
@@ -219,7 +231,6 @@ pub const TABLE: &[Row] = &[
         name: "state changes",
         feeds: ALL,
         need: Need::Required,
-        doubled: true,
         rungs: &[
             rung!(&[Fentry, Tracepoint];
                 StateTpBtf @ At::TpBtf("inet_sock_set_state"), StateTpBtfSecond @ At::TpBtf("inet_sock_set_state")),
@@ -231,9 +242,8 @@ pub const TABLE: &[Row] = &[
         name: "bind()",
         feeds: Kind::set(&[Kind::Bound]),
         need: Need::Optional,
-        doubled: false,
         rungs: &[
-            rung!(&[Fentry]; BindFexit4 @ At::Fexit("__inet_bind"), BindFexit6 @ At::Fexit("__inet6_bind")),
+            rung!(&[Fentry]; BindFexit4Second @ At::Fexit("__inet_bind"), BindFexit4 @ At::Fexit("__inet_bind"), BindFexit6Second @ At::Fexit("__inet6_bind"), BindFexit6 @ At::Fexit("__inet6_bind")),
             rung!(&[Kprobe];
                 BindKretprobe @ At::Kretprobe("__inet_bind"), BindKretprobe @ At::Kretprobe("__inet6_bind"),
                 BindKprobe @ At::Kprobe("__inet_bind"), BindKprobe @ At::Kprobe("__inet6_bind")),
@@ -244,7 +254,6 @@ pub const TABLE: &[Row] = &[
         name: "listen()",
         feeds: SYN_QUEUE | Kind::set(&[Kind::Listening]),
         need: Need::Required,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry];
                 ListenAskedFentry @ At::Fentry("__sys_listen"), ListenFexitSk @ At::Fexit("__inet_listen_sk")),
@@ -266,9 +275,8 @@ pub const TABLE: &[Row] = &[
         name: "connect()",
         feeds: Kind::set(&[Kind::Connect, Kind::Connected, Kind::ConnectFailed, Kind::Closed]),
         need: Need::Required,
-        doubled: false,
         rungs: &[
-            rung!(&[Fentry]; ConnectFentry @ At::Fentry("tcp_connect")),
+            rung!(&[Fentry]; ConnectFentrySecond @ At::Fentry("tcp_connect"), ConnectFentry @ At::Fentry("tcp_connect")),
             rung!(&[Kprobe]; ConnectKprobe @ At::Kprobe("tcp_connect")),
             rung!(&[Tracepoint]; ConnectSockOps @ At::SockOps),
         ],
@@ -277,10 +285,9 @@ pub const TABLE: &[Row] = &[
         name: "connect() refused before the SYN",
         feeds: Kind::set(&[Kind::ConnectFailed]),
         need: Need::Optional,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry];
-                ConnectFailFexit4 @ At::Fexit("tcp_v4_connect"), ConnectFailFexit6 @ At::Fexit("tcp_v6_connect")),
+                ConnectFailFexit4Second @ At::Fexit("tcp_v4_connect"), ConnectFailFexit4 @ At::Fexit("tcp_v4_connect"), ConnectFailFexit6Second @ At::Fexit("tcp_v6_connect"), ConnectFailFexit6 @ At::Fexit("tcp_v6_connect")),
             rung!(&[Kprobe];
                 ConnectFailKretprobe @ At::Kretprobe("tcp_v4_connect"),
                 ConnectFailKretprobe @ At::Kretprobe("tcp_v6_connect"),
@@ -294,9 +301,8 @@ pub const TABLE: &[Row] = &[
         name: "accept()",
         feeds: ACCEPT,
         need: Need::Required,
-        doubled: false,
         rungs: &[
-            rung!(&[Fentry]; AcceptFexit @ At::Fexit("inet_csk_accept")),
+            rung!(&[Fentry]; AcceptFexitSecond @ At::Fexit("inet_csk_accept"), AcceptFexit @ At::Fexit("inet_csk_accept")),
             rung!(&[Kprobe];
                 AcceptKretprobe @ At::Kretprobe("inet_csk_accept"), AcceptKprobe @ At::Kprobe("inet_csk_accept")),
             rung!(&[Tracepoint];
@@ -311,9 +317,8 @@ pub const TABLE: &[Row] = &[
         name: "accept() that was waiting already",
         feeds: ACCEPT,
         need: Need::Optional,
-        doubled: false,
         rungs: &[
-            rung!(&[Fentry]; AcceptLateFentry @ At::Fentry("security_sock_graft")),
+            rung!(&[Fentry]; AcceptLateFentrySecond @ At::Fentry("security_sock_graft"), AcceptLateFentry @ At::Fentry("security_sock_graft")),
             rung!(&[Kprobe]; AcceptLateKprobe @ At::Kprobe("security_sock_graft")),
             // The hooks at the system call's exit see it anyway.
             Rung {
@@ -327,7 +332,6 @@ pub const TABLE: &[Row] = &[
         name: "a SYN and what becomes of it",
         feeds: SYN_QUEUE,
         need: Need::Required,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry];
                 SynFexit @ At::Fexit("tcp_conn_request"), SynAllocFexit @ At::Fexit("inet_reqsk_alloc"),
@@ -345,7 +349,6 @@ pub const TABLE: &[Row] = &[
         name: "into the SYN queue",
         feeds: SYN_QUEUE,
         need: Need::Required,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry]; SynQueueFexit @ At::Fexit("inet_csk_reqsk_queue_hash_add")),
             rung!(&[Kprobe];
@@ -358,7 +361,6 @@ pub const TABLE: &[Row] = &[
         name: "a SYN-ACK again",
         feeds: SYN_QUEUE,
         need: Need::Optional,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry, Tracepoint]; SynackAgainTpBtf @ At::TpBtf("tcp_retransmit_synack")),
             rung!(&[Kprobe]; SynackAgainRawTp @ At::RawTp("tcp_retransmit_synack")),
@@ -368,7 +370,6 @@ pub const TABLE: &[Row] = &[
         name: "from the SYN queue: time is up",
         feeds: SYN_QUEUE,
         need: Need::Required,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry];
                 TimerFexit @ At::Fexit("reqsk_timer_handler"), TimerFentry @ At::Fentry("reqsk_timer_handler")),
@@ -382,7 +383,6 @@ pub const TABLE: &[Row] = &[
         name: "from the SYN queue: by a segment",
         feeds: SYN_QUEUE,
         need: Need::Required,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry]; CheckFexit @ At::Fexit("tcp_check_req"), CheckFentry @ At::Fentry("tcp_check_req")),
             rung!(&[Kprobe]; CheckKretprobe @ At::Kretprobe("tcp_check_req"), CheckKprobe @ At::Kprobe("tcp_check_req")),
@@ -393,7 +393,6 @@ pub const TABLE: &[Row] = &[
         name: "from the SYN queue: taken out",
         feeds: SYN_QUEUE,
         need: Need::Optional,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry];
                 RemovedFentry @ At::Fentry("inet_csk_reqsk_queue_drop"),
@@ -415,7 +414,6 @@ pub const TABLE: &[Row] = &[
         name: "a SYN cookie that comes back",
         feeds: SYN_QUEUE,
         need: Need::Optional,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry];
                 CookieFexit4 @ At::Fexit("cookie_v4_check"), CookieFexit6 @ At::Fexit("cookie_v6_check"),
@@ -435,7 +433,6 @@ pub const TABLE: &[Row] = &[
         name: "into the accept queue",
         feeds: SYN_QUEUE | ACCEPT,
         need: Need::Required,
-        doubled: false,
         rungs: &[
             rung!(&[Fentry];
                 AcceptQueueSockOps @ At::SockOps, AddingFentry @ At::Fentry("inet_csk_reqsk_queue_add"),
@@ -447,10 +444,109 @@ pub const TABLE: &[Row] = &[
         ],
     },
     Row {
+        name: "fork(), execve() and exit()",
+        feeds: HOLDERS,
+        need: Need::Optional,
+        rungs: &[rung!(ANY;
+            ExitRawTp @ At::RawTp("sched_process_exit"), ExitRawTpSecond @ At::RawTp("sched_process_exit"),
+            ExecRawTp @ At::RawTp("sched_process_exec"), ExecRawTpSecond @ At::RawTp("sched_process_exec"),
+            ForkRawTp @ At::RawTp("sched_process_fork"), ForkRawTpSecond @ At::RawTp("sched_process_fork"))],
+    },
+    Row {
+        name: "a descriptor more",
+        feeds: HOLDERS,
+        need: Need::Optional,
+        // A kprobe's program is not preempted, as a trampoline's is on some kernels: at a place where the whole machine
+        // comes by not even a second program sees everything.
+        rungs: &[
+            rung!(&[Fentry, Kprobe]; OpenKprobe @ At::Kprobe("fd_install"), DupKprobe @ At::Kprobe("do_dup2")),
+            rung!(&[Fentry];
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_accept"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_accept4"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup2"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup3"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_fcntl"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_pidfd_getfd"),
+                RecvmsgTp @ At::Tracepoint("syscalls", "sys_exit_recvmsg"),
+                RecvmsgEnterTp @ At::Tracepoint("syscalls", "sys_enter_recvmsg"); cannot: [
+                "sockets that came with recvmmsg(2), or behind the eighth in one message, before they are used",
+            ]),
+            rung!(&[Tracepoint];
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup2"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup3"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_fcntl"),
+                OpenTp @ At::Tracepoint("syscalls", "sys_exit_pidfd_getfd"),
+                RecvmsgTp @ At::Tracepoint("syscalls", "sys_exit_recvmsg"),
+                RecvmsgEnterTp @ At::Tracepoint("syscalls", "sys_enter_recvmsg"); cannot: [
+                "sockets that came with recvmmsg(2), or behind the eighth in one message, before they are used",
+            ]),
+            Rung {
+                classes: &[Fentry, Tracepoint],
+                hooks: &[],
+                cannot: &["dup(2), and sockets that came over a Unix socket before they are used"],
+            },
+        ],
+    },
+    Row {
+        name: "a descriptor less",
+        feeds: HOLDERS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Kprobe]; CloseKprobe @ At::Kprobe("filp_flush"), ClosingKprobe @ At::Kprobe("file_close_fd")),
+            rung!(&[Fentry, Kprobe]; CloseKprobe @ At::Kprobe("filp_close"), ClosingKprobe @ At::Kprobe("close_fd")),
+            rung!(&[Fentry, Tracepoint];
+                CloseTp @ At::Tracepoint("syscalls", "sys_enter_close"),
+                ReplaceTp @ At::Tracepoint("syscalls", "sys_enter_dup2"),
+                ReplaceTp @ At::Tracepoint("syscalls", "sys_enter_dup3"),
+                CloseRangeTp @ At::Tracepoint("syscalls", "sys_enter_close_range")),
+            Rung {
+                classes: &[Fentry, Tracepoint],
+                hooks: &[],
+                cannot: &["which process closes its copy of a socket, before the process ends"],
+            },
+        ],
+    },
+    Row {
+        name: "the last descriptor",
+        feeds: HOLDERS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(ANY; ReleaseCgroup @ At::SockRelease),
+            rung!(&[Kprobe]; ReleaseKprobe @ At::Kprobe("inet_release")),
+        ],
+    },
+    Row {
+        name: "who reads",
+        feeds: HOLDERS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint];
+                ReadTpBtf @ At::TpBtf("tcp_rcv_space_adjust"), ReadTpBtfSecond @ At::TpBtf("tcp_rcv_space_adjust")),
+            rung!(&[Kprobe];
+                ReadRawTp @ At::RawTp("tcp_rcv_space_adjust"), ReadRawTpSecond @ At::RawTp("tcp_rcv_space_adjust")),
+        ],
+    },
+    Row {
+        name: "who writes",
+        feeds: HOLDERS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; WriteFentrySecond @ At::Fentry("tcp_sendmsg"), WriteFentry @ At::Fentry("tcp_sendmsg")),
+            rung!(&[Kprobe]; WriteKprobe @ At::Kprobe("tcp_sendmsg")),
+            rung!(&[Tracepoint]; WriteTpBtf @ At::TpBtf("sock_send_length"), WriteTpBtfSecond @ At::TpBtf("sock_send_length")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["a process that writes to a socket and does not read from it"],
+            },
+        ],
+    },
+    Row {
         name: "what is there at the start",
         feeds: SYN_QUEUE | ACCEPT,
         need: Need::Optional,
-        doubled: false,
         rungs: &[rung!(ANY; SnapshotIter @ At::Iter("tcp"))],
     },
 ];

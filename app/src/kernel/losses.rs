@@ -92,6 +92,11 @@ impl fmt::Display for Loss {
                 "{} times a listener was not counted: table full, its totals are too low",
                 self.count
             ),
+            Stage::Kernel(Missed::ProcessTable) => write!(
+                f,
+                "{} processes not remembered: table full, what they do with their sockets is unknown",
+                self.count
+            ),
             Stage::Sampled => write!(
                 f,
                 "{} {kind} counted only: too many in a second for one listener (--sample 0 shows each)",
@@ -107,13 +112,25 @@ impl fmt::Display for Loss {
 }
 
 /// Totals since the start. Written by the reader, read by whoever reports.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Losses {
     ring: [AtomicU64; KINDS],
     output: [AtomicU64; KINDS],
     kernel: [AtomicU64; MISSED],
     busy: AtomicU64,
     sampled: [AtomicU64; KINDS],
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self {
+            ring: [const { AtomicU64::new(0) }; KINDS],
+            output: [const { AtomicU64::new(0) }; KINDS],
+            kernel: [const { AtomicU64::new(0) }; MISSED],
+            busy: AtomicU64::new(0),
+            sampled: [const { AtomicU64::new(0) }; KINDS],
+        }
+    }
 }
 
 impl Losses {

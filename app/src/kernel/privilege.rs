@@ -38,12 +38,15 @@ impl Privileges {
     }
 }
 
-/// Once everything is attached only the reading of counters needs a privilege.
-pub fn drop_all_but_bpf() -> Result<()> {
+/// What it takes to see which descriptors a process of another user has.
+pub const LOOK_AT_OTHERS: [Capability; 2] = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+
+/// Once everything is attached only the reading of counters needs a privilege, and what else the caller says.
+pub fn drop_all_but_bpf(and: &[Capability]) -> Result<()> {
     let keep: CapsHashSet = caps::read(None, CapSet::Permitted)
         .context("cannot read this process's capabilities")?
         .into_iter()
-        .filter(|cap| *cap == Capability::CAP_BPF)
+        .filter(|cap| *cap == Capability::CAP_BPF || and.contains(cap))
         .collect();
     caps::set(None, CapSet::Effective, &keep)
         .and_then(|()| caps::set(None, CapSet::Permitted, &keep))

@@ -75,7 +75,7 @@ pub struct RowReport {
 
 impl RowReport {
     /// Whether the rung that was taken has this program.
-    fn takes(&self, program: Program) -> bool {
+    pub fn takes(&self, program: Program) -> bool {
         self.chosen
             .is_some_and(|rung| rung.hooks.iter().any(|hook| hook.program == program))
     }
@@ -196,11 +196,9 @@ impl Tracer {
 
 /// The programs that are attached, except those that stand in for each other.
 fn counted(ebpf: &Ebpf, report: &[RowReport]) -> Result<Vec<OwnedFd>> {
-    let rungs = report
-        .iter()
-        .filter(|row| !row.row.doubled)
-        .filter_map(|row| row.chosen);
-    let programs: HashSet<_> = rungs.flat_map(|rung| rung.hooks).map(|hook| hook.program).collect();
+    let rungs = report.iter().filter_map(|row| row.chosen);
+    let single = rungs.flat_map(|rung| rung.hooks.iter().filter(|hook| !rung.doubles(hook)));
+    let programs: HashSet<_> = single.map(|hook| hook.program).collect();
     programs
         .into_iter()
         .filter_map(|program| ebpf.program(program.symbol()))
@@ -325,7 +323,11 @@ impl Attacher<'_> {
                 missing.join(", ")
             );
         }
-        if matches!(hook.at, At::SockOps | At::SockCreate | At::PostBind4 | At::PostBind6) && self.cgroup.is_none() {
+        if matches!(
+            hook.at,
+            At::SockOps | At::SockCreate | At::PostBind4 | At::PostBind6 | At::SockRelease
+        ) && self.cgroup.is_none()
+        {
             self.cgroup = Some(cgroup::root().map_err(|error| {
                 anyhow!("cannot open the root of cgroup2: {error}; mount it (mount -t cgroup2 none /sys/fs/cgroup)")
             })?);
@@ -364,7 +366,7 @@ impl Attacher<'_> {
             // by bpf_link_create (aya #1078).
             (At::SockOps, Loaded::SockOps(program)) => once(loaded, || program.load())
                 .and_then(|()| program.attach(expect(cgroup)?, CgroupAttachMode::Single).map(drop)),
-            (At::SockCreate | At::PostBind4 | At::PostBind6, Loaded::CgroupSock(program)) => {
+            (At::SockCreate | At::PostBind4 | At::PostBind6 | At::SockRelease, Loaded::CgroupSock(program)) => {
                 once(loaded, || program.load())
                     .and_then(|()| program.attach(expect(cgroup)?, CgroupAttachMode::Single).map(drop))
             }

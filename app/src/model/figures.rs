@@ -136,6 +136,17 @@ fn slots(detail: &Detail) -> [Option<usize>; 2] {
         | Detail::Closed(_)
         | Detail::SynackSent(_)
         | Detail::SynackRetransmitted(_)
+        | Detail::FdOpened(_)
+        | Detail::FdClosed(_)
+        | Detail::FdsClosed(_)
+        | Detail::LastClose(_)
+        | Detail::Touched(_)
+        | Detail::Forked(_)
+        | Detail::Executed(_)
+        | Detail::Exited(_)
+        | Detail::Inherited(_)
+        | Detail::HandedOff(_)
+        | Detail::Finding(_)
         | Detail::Listener(_) => [None, None],
     }
 }

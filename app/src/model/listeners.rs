@@ -67,6 +67,17 @@ impl Listeners {
             | Detail::ConnectFailed(_)
             | Detail::Established(_)
             | Detail::State(_)
+            | Detail::FdOpened(_)
+            | Detail::FdClosed(_)
+            | Detail::FdsClosed(_)
+            | Detail::LastClose(_)
+            | Detail::Touched(_)
+            | Detail::Forked(_)
+            | Detail::Executed(_)
+            | Detail::Exited(_)
+            | Detail::Inherited(_)
+            | Detail::HandedOff(_)
+            | Detail::Finding(_)
             | Detail::Closed(_) => {}
         }
     }

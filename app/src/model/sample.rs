@@ -68,7 +68,7 @@ pub fn listening(asked: i32) -> Detail {
         backlog_asked: asked,
         asked_known: 1,
         backlog: 128,
-        reserved: 0,
+        fd: 3,
     })
 }
 

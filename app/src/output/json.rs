@@ -6,9 +6,10 @@ use std::{io::Write, net::IpAddr};
 use anyhow::Result;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{line::Line, sanitize::Comm};
+use super::line::Line;
 use crate::{
     clock::Clock,
+    comm::Comm,
     event::Event,
     kernel::{Loss, via},
 };
@@ -50,18 +51,21 @@ impl Serialize for Whole<'_> {
         if envelope.cookie != 0 {
             map.serialize_entry("cookie", &envelope.cookie)?;
         }
-        map.serialize_entry("netns", &envelope.netns)?;
-        map.serialize_entry("family", &envelope.family)?;
-        if event.mapped() {
-            map.serialize_entry("mapped", &true)?;
-        }
-        let (laddr, raddr): (IpAddr, IpAddr) = (event.laddr(), event.raddr());
-        map.serialize_entry("laddr", &laddr)?;
-        map.serialize_entry("lport", &envelope.sport)?;
-        // A socket that has no peer has no remote end, not one at 0.0.0.0.
-        if envelope.dport != 0 || !raddr.is_unspecified() {
-            map.serialize_entry("raddr", &raddr)?;
-            map.serialize_entry("rport", &envelope.dport)?;
+        // An event about a process is about no one socket.
+        if envelope.family != 0 {
+            map.serialize_entry("netns", &envelope.netns)?;
+            map.serialize_entry("family", &envelope.family)?;
+            if event.mapped() {
+                map.serialize_entry("mapped", &true)?;
+            }
+            let (laddr, raddr): (IpAddr, IpAddr) = (event.laddr(), event.raddr());
+            map.serialize_entry("laddr", &laddr)?;
+            map.serialize_entry("lport", &envelope.sport)?;
+            // A socket that has no peer has no remote end, not one at 0.0.0.0.
+            if envelope.dport != 0 || !raddr.is_unspecified() {
+                map.serialize_entry("raddr", &raddr)?;
+                map.serialize_entry("rport", &envelope.dport)?;
+            }
         }
         if let Some(task) = event.task() {
             map.serialize_entry("pid", &task.pid)?;

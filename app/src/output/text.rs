@@ -4,8 +4,7 @@ use std::{fmt::Write as _, io::Write as _};
 
 use anyhow::Result;
 
-use super::sanitize::Comm;
-use crate::{clock::Clock, event::Event};
+use crate::{clock::Clock, comm::Comm, event::Event};
 
 /// `255.255.255.255`
 const ADDR: usize = 15;
@@ -64,6 +63,21 @@ impl Text {
             Some(task) => write!(self.line, "{:>7} {:<15} ", task.pid, Comm(task.comm))?,
             None => write!(self.line, "{:>7} {:<15} ", "-", "-")?,
         }
+        self.ends(event)?;
+        event.detail.text(&mut self.line)?;
+        out.extend_from_slice(self.line.trim_end().as_bytes());
+        out.push(b'\n');
+        Ok(())
+    }
+
+    /// The four-tuple, where there is one.
+    fn ends(&mut self, event: &Event) -> Result<()> {
+        // An event about a process is about no one socket.
+        if event.envelope.family == 0 {
+            let (la, ra) = (self.laddr, self.raddr);
+            write!(self.line, "{:<la$} {:>5} {:<ra$} {:>5} ", "-", "-", "-", "-")?;
+            return Ok(());
+        }
         self.addr.clear();
         write!(self.addr, "{}", event.laddr())?;
         self.laddr = self.laddr.max(self.addr.len());
@@ -89,9 +103,6 @@ impl Text {
                 w = self.raddr
             )?;
         }
-        event.detail.text(&mut self.line)?;
-        out.extend_from_slice(self.line.trim_end().as_bytes());
-        out.push(b'\n');
         Ok(())
     }
 }

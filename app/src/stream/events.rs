@@ -5,27 +5,34 @@ use std::time::Duration;
 use anyhow::Result;
 use socklife_abi::{config::Filter, event::Kind};
 
-use super::{Sink, tell};
+use super::{Passed, Sink, follow::Follow, tell};
 use crate::{
     event::Event,
     kernel::{Counters, Loss, Stage},
-    output::{Output, Sent},
+    model::{Holders, holders::Look},
+    output::Output,
 };
 
 /// Sends events to an output.
 pub struct Events {
     output: Output,
     filter: Filter,
+    /// The kinds that are shown; more may be needed to tell them.
+    shown: u64,
+    /// Who holds what, where that was asked for.
+    follow: Option<Follow>,
     /// Something was counted only: the totals are told, too.
     sampled: bool,
 }
 
 impl Events {
-    /// Of a trace with this filter.
-    pub fn new(output: Output, filter: Filter) -> Self {
+    /// Of a trace with this filter, which shows these kinds.
+    pub fn new(output: Output, filter: Filter, shown: u64, holders: Option<Holders>) -> Self {
         Self {
             output,
             filter,
+            shown,
+            follow: holders.map(Follow::new),
             sampled: false,
         }
     }
@@ -41,31 +48,53 @@ impl Events {
         Ok(())
     }
 
+    fn send(&self, event: Event, passed: &mut Passed) {
+        if event.kind().is_in(self.shown) && !passed.done() {
+            passed.note(self.output.send(event));
+        }
+    }
+
+    /// What followed from the last event.
+    fn send_made(&mut self, passed: &mut Passed) {
+        for event in self.follow.as_mut().map(Follow::made).unwrap_or_default() {
+            self.send(event, passed);
+        }
+    }
+
     /// The kernel side's tables do not know whose sockets a process asked for.
     fn wants(&self, kind: Kind) -> bool {
-        self.filter.pid == 0 && kind.is_in(self.filter.events)
+        self.filter.pid == 0 && kind.is_in(self.shown)
     }
 }
 
 impl Sink for Events {
-    fn event(&mut self, event: Event) -> Sent {
-        self.output.send(event)
+    fn event(&mut self, mut event: Event, passed: &mut Passed) {
+        let look = self
+            .follow
+            .as_mut()
+            .map_or(Look::Tell, |follow| follow.event(&mut event));
+        if look == Look::Tell {
+            self.send(event, passed);
+        }
+        self.send_made(passed);
     }
 
-    fn made(&mut self, event: Event) -> Sent {
+    fn made(&mut self, event: Event, passed: &mut Passed) {
         if self.wants(event.kind()) {
-            self.output.send(event)
-        } else {
-            Sent::Unwanted
+            self.send(event, passed);
         }
     }
 
-    fn second(&mut self, news: &[Loss], counters: &Counters) -> Result<()> {
+    fn second(&mut self, news: &[Loss], counters: &Counters, passed: &mut Passed) -> Result<()> {
         tell(news);
         if news.iter().any(|loss| loss.stage == Stage::Sampled) {
             self.sampled = true;
             self.totals(counters)?;
         }
+        if let Some(follow) = &mut self.follow {
+            follow.second();
+        }
+        self.send_made(passed);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt::Write as _, io::Write as _, time::Duration}
 
 use anyhow::Result;
 
-use super::{Sink, tell};
+use super::{Passed, Sink, tell};
 use crate::{
     clock::{Clock, boot_ns},
     event::Event,
@@ -229,12 +229,12 @@ impl Sink for Queues<'_> {
         Some(self.shown.interval)
     }
 
-    fn event(&mut self, event: Event) -> Sent {
+    fn event(&mut self, event: Event, passed: &mut Passed) {
         self.listeners.take(&event);
-        Sent::Yes
+        passed.note(Sent::Yes);
     }
 
-    fn second(&mut self, news: &[Loss], _: &Counters) -> Result<()> {
+    fn second(&mut self, news: &[Loss], _: &Counters, _: &mut Passed) -> Result<()> {
         self.lost(news);
         Ok(())
     }

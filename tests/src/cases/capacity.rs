@@ -248,12 +248,16 @@ pub fn models() {
             pid_max - row["used"].as_u64().unwrap(),
             "{report}"
         );
-        // A stack of the kernel alone has 16 KiB.
-        let task = report["memory"]["task_bytes"].as_u64();
-        assert!(task.is_some_and(|bytes| (8192..8 << 20).contains(&bytes)), "{report}");
         let memory = limit(&report, "memory");
         let socket = report["memory"]["socket_bytes"].as_u64().unwrap();
-        assert_eq!(memory["each_bytes"], socket + task.unwrap(), "{report}");
+        match report["memory"]["task_bytes"].as_u64() {
+            Some(task) => {
+                assert!((1..8 << 20).contains(&task), "{report}");
+                assert_eq!(memory["each_bytes"], socket + task, "{report}");
+            }
+            // Threads share pages, and what others do meanwhile may hide them.
+            None => assert!(model == "thread" && memory["unknown"].is_string(), "{report}"),
+        }
     }
 }
 

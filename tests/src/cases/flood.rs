@@ -121,7 +121,7 @@ pub fn queues_go_on() {
         .iter()
         .map(|row| row["syn_refused_total"]["syn_queue_full"].as_u64().unwrap_or(0))
         .collect();
-    assert!(totals.is_sorted(), "{totals:?}");
+    assert!(totals.is_sorted(), "{totals:?}: {:#?}", events.of("queues"));
     assert_eq!(totals.last(), Some(&drops), "the kernel's own count");
     totals.dedup();
     assert!(totals.len() >= 3, "it stood still: {totals:?}");

@@ -155,7 +155,7 @@ impl Events {
     /// It ended well and lost nothing.
     pub fn assert_whole(&self) {
         assert!(self.status.success(), "{}: {}", self.status, self.stderr);
-        assert!(self.of("lost").is_empty(), "{:?}", self.of("lost"));
+        assert!(self.of("lost").is_empty(), "{:?}\n{}", self.of("lost"), self.stderr);
         assert!(self.stderr.contains("none lost"), "{}", self.stderr);
     }
 }

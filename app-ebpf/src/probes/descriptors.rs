@@ -1,0 +1,289 @@
+//! File descriptors of sockets come and go: `fd_opened`, `fd_closed`, `fds_closed`, and `last_close` with the last one.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::bpf_probe_read_user,
+    macros::{cgroup_sock, kprobe, tracepoint},
+    programs::{ProbeContext, SockContext, TracePointContext},
+};
+use socklife_abi::{
+    counter::Missed,
+    event::{FdClosed, FdOpened, FdsClosed, LastClose, UNKNOWN_DEPTH, UNKNOWN_FD, how},
+    program::Program,
+};
+
+use crate::{
+    args::{Registers, arg, record},
+    calls::{enter, leave},
+    emit::{Subject, emit_process},
+    maps::{CLOSES, missed},
+    mem::{Obj, Probe, off},
+    processes,
+    sock::Sock,
+    task::{Task, file_of_fd, sock_of_file, thread},
+};
+
+/// A socket that has an address: one that was just made tells of itself when it binds, listens or connects.
+#[inline(always)]
+fn subject(sock: Sock<Probe>, via: Program, task: Task) -> Option<Subject> {
+    let tuple = sock.tuple();
+    if tuple.sport == 0 && tuple.dport == 0 {
+        return None;
+    }
+    Subject::with_tuple(sock, tuple, via, task)
+}
+
+#[inline(always)]
+fn opened(file: Obj<Probe>, fd: i32, via: Program) {
+    let Some(sock) = sock_of_file(file) else { return };
+    if let Some(subject) = subject(sock, via, Task::current()) {
+        subject.is_held();
+        subject.emit(FdOpened {
+            fd,
+            how: how::UNKNOWN,
+            inode: sock.inode(),
+        });
+    }
+}
+
+#[inline(always)]
+fn closed(file: Obj<Probe>, fd: i32, via: Program) {
+    let Some(sock) = sock_of_file(file) else { return };
+    if let Some(subject) = subject(sock, via, Task::current()) {
+        subject.emit(FdClosed {
+            fd,
+            left: UNKNOWN_DEPTH,
+            inode: sock.inode(),
+        });
+    }
+}
+
+#[inline(always)]
+fn released(sk: Obj<Probe>, via: Program, task: Task) {
+    let Some(sock) = Sock::of_file(sk) else { return };
+    if let Some(subject) = subject(sock, via, task) {
+        subject.emit(LastClose {});
+    }
+}
+
+#[inline(always)]
+fn file(address: u64) -> Obj<Probe> {
+    Obj::new(address as *const u8)
+}
+
+// fd_install() gives a descriptor to whatever has none yet; only dup2(2) and dup3(2) choose it themselves.
+
+#[kprobe]
+pub fn open_kprobe(context: ProbeContext) -> u32 {
+    let registers = Registers::of(&context);
+    opened(
+        file(registers.arg(arg!(fd_install_file))),
+        registers.arg(arg!(fd_install_fd)) as i32,
+        Program::OpenKprobe,
+    );
+    0
+}
+
+#[kprobe]
+pub fn dup_kprobe(context: ProbeContext) -> u32 {
+    let registers = Registers::of(&context);
+    opened(
+        file(registers.arg(arg!(dup2_file))),
+        registers.arg(arg!(dup2_fd)) as i32,
+        Program::DupKprobe,
+    );
+    0
+}
+
+/// The exit of system calls that return a descriptor. `fcntl` may return another number, which at worst tells again of a
+/// descriptor that there is.
+#[tracepoint]
+pub fn open_tp(context: TracePointContext) -> u32 {
+    let fd = record(&context, 16) as i64;
+    if fd >= 0 {
+        opened(file_of_fd(fd as u64), fd as i32, Program::OpenTp);
+    }
+    0
+}
+
+/// `struct msghdr` of recvmsg(2), as far as it is wanted.
+#[repr(C)]
+struct Msghdr {
+    before: [u64; 4],
+    control: u64,
+    controllen: u64,
+}
+
+/// `struct cmsghdr`.
+#[repr(C)]
+struct Cmsghdr {
+    len: u64,
+    level: i32,
+    kind: i32,
+}
+
+const SOL_SOCKET: i32 = 1;
+const SCM_RIGHTS: i32 = 1;
+/// Credentials, a security label and a pidfd may stand before the descriptors (`scm_recv`).
+const MESSAGES: u32 = 4;
+/// Of one message; more are seen when they are used.
+const DESCRIPTORS: u64 = 8;
+
+#[tracepoint]
+pub fn recvmsg_enter_tp(context: TracePointContext) -> u32 {
+    enter(record(&context, 24), 0);
+    0
+}
+
+/// `syscalls:sys_exit_recvmsg`: what came with the message.
+#[tracepoint]
+pub fn recvmsg_tp(context: TracePointContext) -> u32 {
+    let Some(call) = leave() else { return 0 };
+    if (record(&context, 16) as i64) < 0 {
+        return 0;
+    }
+    // SAFETY: the helper checks the address.
+    let Ok(header) = (unsafe { bpf_probe_read_user(call.object as *const Msghdr) }) else {
+        return 0;
+    };
+    let mut at = header.control;
+    let end = header.control.wrapping_add(header.controllen);
+    for _ in 0..MESSAGES {
+        if at == 0 || at.wrapping_add(size_of::<Cmsghdr>() as u64) > end {
+            break;
+        }
+        // SAFETY: as above.
+        let Ok(message) = (unsafe { bpf_probe_read_user(at as *const Cmsghdr) }) else {
+            break;
+        };
+        if message.len < size_of::<Cmsghdr>() as u64 {
+            break;
+        }
+        if message.level == SOL_SOCKET && message.kind == SCM_RIGHTS {
+            received(
+                at + size_of::<Cmsghdr>() as u64,
+                (message.len - size_of::<Cmsghdr>() as u64) / 4,
+            );
+            break;
+        }
+        at = at.wrapping_add((message.len + 7) & !7);
+    }
+    0
+}
+
+#[inline(always)]
+fn received(at: u64, count: u64) {
+    for i in 0..DESCRIPTORS {
+        if i >= count {
+            break;
+        }
+        // SAFETY: the helper checks the address.
+        let Ok(fd) = (unsafe { bpf_probe_read_user((at + 4 * i) as *const i32) }) else {
+            break;
+        };
+        if fd >= 0 {
+            opened(file_of_fd(fd as u64), fd, Program::RecvmsgTp);
+        }
+    }
+}
+
+// Each descriptor that goes passes filp_flush(), or on older kernels filp_close(): by close(2), close_range(2), dup2(2),
+// execve(2), or the end of the process. Which one it was nobody says there; what close(2) was asked is noted before.
+
+/// The same thread comes to the hooks below a moment later.
+#[inline(always)]
+fn closing(fd: u64) {
+    let fd = fd & 0xffff_ffff;
+    // Most descriptors are no sockets.
+    if sock_of_file(file_of_fd(fd)).is_some() && CLOSES.insert(thread(), fd, 0).is_err() {
+        missed(Missed::CallTable);
+    }
+}
+
+/// A descriptor that goes; its number where the thread is in close(2).
+#[inline(always)]
+fn flushed(address: u64, via: Program) {
+    let file = file(address);
+    if sock_of_file(file).is_none() {
+        return;
+    }
+    let thread = thread();
+    // SAFETY: only this thread writes its entry.
+    let fd = match unsafe { CLOSES.get(thread) } {
+        Some(fd) => {
+            let fd = *fd as i32;
+            let _ = CLOSES.remove(thread);
+            fd
+        }
+        None => UNKNOWN_FD,
+    };
+    closed(file, fd, via);
+}
+
+/// For `file_close_fd` and `close_fd`, which take the same.
+#[kprobe]
+pub fn closing_kprobe(context: ProbeContext) -> u32 {
+    closing(Registers::of(&context).arg(arg!(close_fd)));
+    0
+}
+
+/// For `filp_flush` and `filp_close`, which take the same.
+#[kprobe]
+pub fn close_kprobe(context: ProbeContext) -> u32 {
+    flushed(Registers::of(&context).arg(arg!(filp_close_filp)), Program::CloseKprobe);
+    0
+}
+
+/// `syscalls:sys_enter_close`
+#[tracepoint]
+pub fn close_tp(context: TracePointContext) -> u32 {
+    let fd = record(&context, 16);
+    closed(file_of_fd(fd & 0xffff_ffff), fd as i32, Program::CloseTp);
+    0
+}
+
+/// `syscalls:sys_enter_dup2` and `sys_enter_dup3`: what stood at the new descriptor is closed.
+#[tracepoint]
+pub fn replace_tp(context: TracePointContext) -> u32 {
+    let (old, new) = (record(&context, 16) & 0xffff_ffff, record(&context, 24) & 0xffff_ffff);
+    // Or it fails, or does nothing.
+    if old != new && !file_of_fd(old).ptr().is_null() {
+        closed(file_of_fd(new), new as i32, Program::ReplaceTp);
+    }
+    0
+}
+
+/// They are kept, and closed by the next execve(2).
+const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
+
+/// `syscalls:sys_enter_close_range`
+#[tracepoint]
+pub fn close_range_tp(context: TracePointContext) -> u32 {
+    let (first, last) = (record(&context, 16) as u32, record(&context, 24) as u32);
+    if first > last || record(&context, 32) as u32 & CLOSE_RANGE_CLOEXEC != 0 {
+        return 0;
+    }
+    let task = Task::current();
+    if processes::is_known(task.pid) {
+        emit_process(task, Program::CloseRangeTp, FdsClosed { first, last });
+    }
+    0
+}
+
+#[kprobe]
+pub fn release_kprobe(context: ProbeContext) -> u32 {
+    let socket = file(Registers::of(&context).arg(arg!(release_socket)));
+    released(socket.follow(off!(socket_sk)), Program::ReleaseKprobe, Task::current());
+    0
+}
+
+/// Here the context is the `struct sock` itself, once it is read by address.
+#[cgroup_sock(sock_release)]
+pub fn release_cgroup(context: SockContext) -> i32 {
+    released(
+        Obj::new(context.as_ptr().cast()),
+        Program::ReleaseCgroup,
+        Task::walked(),
+    );
+    1
+}

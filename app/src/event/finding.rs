@@ -1,0 +1,54 @@
+use std::fmt;
+
+use serde::ser::SerializeMap;
+use socklife_abi::event::{Finding, finding};
+
+use super::{
+    Describe, FieldDoc, Millis,
+    holder::{Fd, Named},
+    names::numbered,
+};
+
+impl Describe for Finding {
+    const MEANING: &'static str =
+        "Something is wrong with who holds a socket, and has been so for a second, or a process ended so.";
+    const FIELDS: &'static [FieldDoc] = &[
+        (
+            "finding",
+            "`listener_held`: a child serves a connection and still holds the listener it came from, which keeps the port after the parent is gone; `never_closed`: who accepted or opened the connection gave it away and never closed its copy, so that the peer sees no end; `kept_open`: a process that never touched the connection keeps it open (a helper that was forked without close-on-exec); `zombie`: a child ended and its parent did not wait for it",
+        ),
+        (
+            "holder",
+            "who is to blame, or the child: an object with `pid`, `comm` and `fd`",
+        ),
+        (
+            "other",
+            "who had the socket before, or used it last, or the parent: likewise",
+        ),
+        ("since_ns", "for how long it has been so"),
+    ];
+
+    fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("finding", numbered(&finding::NAMES, self.what))?;
+        map.serialize_entry("holder", &Named(self.holder))?;
+        if self.other.pid != 0 {
+            map.serialize_entry("other", &Named(self.other))?;
+        }
+        map.serialize_entry("since_ns", &self.since_ns)
+    }
+
+    fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let (holder, fd, other) = (Named(self.holder), Fd(self.holder.fd), Named(self.other));
+        match self.what {
+            finding::LISTENER_HELD => write!(out, "child {holder} still holds the listener{fd} of {other}"),
+            finding::NEVER_CLOSED => write!(out, "{holder} never closed{fd}, which {other} is done with"),
+            finding::KEPT_OPEN => write!(
+                out,
+                "{holder} keeps{fd} open and never touched it; {other} is done with it"
+            ),
+            finding::ZOMBIE => write!(out, "{holder} is a zombie: {other} did not wait for it"),
+            other => write!(out, "{}", numbered(&finding::NAMES, other)),
+        }?;
+        write!(out, ", for {}", Millis(self.since_ns))
+    }
+}

@@ -1,0 +1,71 @@
+//! What /proc says of one process.
+
+use std::{collections::HashSet, fs};
+
+/// Its descriptors that are sockets; `None` where it is gone or about to be, or may not be looked at.
+pub fn socket_descriptors(pid: u32) -> Option<HashSet<i32>> {
+    let entries: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().collect();
+    // Who ends has no table any more.
+    if entries.is_empty() {
+        return None;
+    }
+    let sockets = entries.iter().filter(|entry| {
+        let link = fs::read_link(entry.path());
+        link.is_ok_and(|link| link.to_str().is_some_and(|link| link.starts_with("socket:")))
+    });
+    Some(
+        sockets
+            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .collect(),
+    )
+}
+
+/// The parent of a process that has ended and was not waited for; `None` for any other.
+pub fn zombie(pid: u32) -> Option<u32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold spaces and parentheses, and ends with the last one.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    if fields.next()? != "Z" {
+        return None;
+    }
+    fields.next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, os::fd::AsRawFd as _, process::Command};
+
+    use super::{socket_descriptors, zombie};
+
+    #[test]
+    fn our_own_sockets_are_found() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let file = std::fs::File::open("/proc/self/stat").expect("a file");
+        let found = socket_descriptors(std::process::id()).expect("our own");
+        assert!(found.contains(&socket.as_raw_fd()));
+        assert!(!found.contains(&file.as_raw_fd()));
+        assert!(socket_descriptors(u32::MAX).is_none());
+    }
+
+    #[test]
+    fn a_child_is_a_zombie_until_it_is_waited_for() {
+        let mut child = Command::new("/proc/self/exe")
+            .arg("--help")
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .expect("a child");
+        let pid = child.id();
+        let mut found = None;
+        for _ in 0..1000 {
+            found = zombie(pid);
+            if found.is_some() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(found, Some(std::process::id()));
+        child.wait().expect("it ends");
+        assert_eq!(zombie(pid), None);
+        assert_eq!(zombie(std::process::id()), None);
+    }
+}
