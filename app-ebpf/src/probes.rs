@@ -7,6 +7,7 @@ mod connect;
 mod cookie;
 mod listen;
 mod snapshot;
+mod sockets;
 mod state;
 mod syn;
 mod syn_cookie;

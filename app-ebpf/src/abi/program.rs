@@ -108,4 +108,5 @@ programs! {
     AddingFentry = "adding_fentry",
     AddingKprobe = "adding_kprobe",
     AcceptQueueSockOps = "accept_queue_sock_ops",
+    SocketsIter = "sockets_iter",
 }
