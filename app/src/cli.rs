@@ -6,6 +6,7 @@ mod doctor;
 mod generate;
 mod queues;
 mod serve;
+mod sockets;
 mod trace;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ use clap::{Parser, Subcommand};
         sudo socklife trace --port 8080         one service, both ends\n  \
         sudo socklife trace -e connect_failed   connects that fail, with their errno\n  \
         sudo socklife queues                    each listener's two queues, every second\n  \
+        sudo socklife sockets --lport 8080      what exists now, and who holds it\n  \
         socklife serve --listen 127.0.0.1:8080  a server that forks for each connection, to watch\n  \
         sudo socklife doctor                    what this kernel lets socklife see"
 )]
@@ -40,6 +42,7 @@ pub struct Cli {
 enum Command {
     Trace(trace::Trace),
     Queues(queues::Queues),
+    Sockets(sockets::Sockets),
     Serve(serve::Serve),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),
@@ -56,6 +59,7 @@ impl Cli {
         match self.command {
             Command::Trace(trace) => trace.run(),
             Command::Queues(queues) => queues.run(),
+            Command::Sockets(sockets) => sockets.run(),
             Command::Serve(serve) => serve.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Demo(demo) => demo.run(),

@@ -3,3 +3,4 @@
 pub mod histogram;
 pub mod queues;
 pub mod reconcile;
+pub mod sockets;

@@ -11,7 +11,7 @@ use super::args::{
 };
 use crate::{
     event::{Detail, Event},
-    holders,
+    holders::{self, Holders},
     kernel::{Losses, Tracer},
     output::Format,
     stream::{self, Check, Limits, Queues as Sink, Shown},
@@ -100,7 +100,8 @@ impl Queues {
         }
         // Before any event: what those say of a listener without its cookie is found by its address.
         let there = tracer.counters.listeners()?;
-        let holders = holders::find(&older(&there));
+        let holders = holders::find(&older(&there)).by_inode.into_iter();
+        let holders = holders.filter_map(|(inode, all)| Some((inode, Holders::of(&all)?)));
         drop_privileges()?;
         let shown = Shown {
             format: self.output,
@@ -109,7 +110,7 @@ impl Queues {
             histogram: self.histogram,
             reconcile: self.reconcile,
         };
-        let sink = Sink::start(shown, &there, holders, check.as_ref())?;
+        let sink = Sink::start(shown, &there, holders.collect(), check.as_ref())?;
         let check = Check {
             check: check.as_ref(),
             all: self.reconcile,

@@ -36,18 +36,13 @@ const _: () = assert!(size_of::<Request>() == 16 + 56);
 /// Sees to it that every TCP socket of this namespace, or of all, has a cookie. Best effort: without it, what is older
 /// than the trace may have no cookie in `kprobe` and `tracepoint`, and unknown is shown as unknown.
 pub fn ask(netns: u32) {
-    let namespaces = namespaces::find(netns);
-    let asking = std::thread::spawn(move || {
-        for namespace in namespaces {
-            // SAFETY: moves this thread, which ends here, to a namespace that the descriptor names.
-            if unsafe { libc::setns(namespace.file.as_raw_fd(), libc::CLONE_NEWNET) } == 0 {
-                for family in [libc::AF_INET, libc::AF_INET6] {
-                    let _ = dump(family);
-                }
-            }
+    let visits = namespaces::find(netns).into_iter().map(|namespace| (namespace, ()));
+    let _ = namespaces::visit(visits.collect(), |_, ()| {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let _ = dump(family);
         }
+        Ok(())
     });
-    let _ = asking.join();
 }
 
 /// Has the kernel list every TCP socket of this thread's namespace.
