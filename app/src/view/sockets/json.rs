@@ -33,7 +33,7 @@ pub const FIELDS: &[FieldDoc] = &[
     ("rport", "port of the other end"),
     (
         "inode",
-        "inode of the socket; absent where no process has, or had, it as a file",
+        "inode of the socket; absent where no process has it: half-open, in the accept queue, closed by all",
     ),
     ("uid", "user that the socket belongs to; absent without an inode"),
     (
