@@ -324,8 +324,9 @@ fn wakeup() -> u64 {
     }
 }
 
+/// Whether the filter lets a socket with this four-tuple through.
 #[inline(always)]
-fn passes(tuple: &Tuple, netns: u32) -> bool {
+pub fn passes(tuple: &Tuple, netns: u32) -> bool {
     let want = global!(FILTER.netns);
     if want != 0 && netns != want {
         return false;

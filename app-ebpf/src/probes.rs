@@ -9,6 +9,7 @@ mod descriptors;
 mod listen;
 mod process;
 mod snapshot;
+mod sockets;
 mod state;
 mod syn;
 mod syn_cookie;

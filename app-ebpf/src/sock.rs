@@ -187,6 +187,20 @@ impl<M: Mem> Sock<M> {
         start.get(off!(socket_inode))
     }
 
+    /// Bytes that were received and not read (`tcp_diag_get_info`); the peer's FIN counts as one.
+    #[inline(always)]
+    pub fn unread(self) -> u32 {
+        let unread = self.0.get(off!(rcv_nxt)).wrapping_sub(self.0.get(off!(copied_seq))) as i32;
+        // The reader is ahead for a moment where the two are read at once.
+        unread.max(0) as u32
+    }
+
+    /// Bytes that were written and not acknowledged (`tcp_diag_get_info`); SYN and FIN count as one.
+    #[inline(always)]
+    pub fn unacknowledged(self) -> u32 {
+        self.0.get(off!(write_seq)).wrapping_sub(self.0.get(off!(snd_una)))
+    }
+
     /// A child that nobody accepted yet.
     #[inline(always)]
     pub fn waits_for_accept(self) -> bool {

@@ -7,6 +7,7 @@ mod doctor;
 mod generate;
 mod queues;
 mod serve;
+mod sockets;
 mod trace;
 
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ use clap::{Parser, Subcommand};
         sudo socklife trace -e connect_failed   connects that fail, with their errno\n  \
         sudo socklife queues                    each listener's two queues, every second\n  \
         socklife capacity                       how many connections this host can hold\n  \
+        sudo socklife sockets --lport 8080      what exists now, and who holds it\n  \
         socklife serve --listen 127.0.0.1:8080  a server that forks for each connection, to watch\n  \
         sudo socklife doctor                    what this kernel lets socklife see"
 )]
@@ -43,6 +45,7 @@ enum Command {
     Trace(trace::Trace),
     Queues(queues::Queues),
     Capacity(capacity::Capacity),
+    Sockets(sockets::Sockets),
     Serve(serve::Serve),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),
@@ -60,6 +63,7 @@ impl Cli {
             Command::Trace(trace) => trace.run(),
             Command::Queues(queues) => queues.run(),
             Command::Capacity(capacity) => capacity.run(),
+            Command::Sockets(sockets) => sockets.run(),
             Command::Serve(serve) => serve.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Demo(demo) => demo.run(),

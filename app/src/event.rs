@@ -28,7 +28,7 @@ mod inherited;
 mod last_close;
 mod listener;
 mod listening;
-mod names;
+pub(crate) mod names;
 mod never_accepted;
 mod queues;
 mod state;
@@ -233,7 +233,7 @@ fn read<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Option<T> {
 }
 
 /// The kernel side holds IPv4 as `::ffff:a.b.c.d`.
-fn address(words: [u64; 2], family: u8) -> IpAddr {
+pub(crate) fn address(words: [u64; 2], family: u8) -> IpAddr {
     let bytes: [u8; 16] = bytemuck::cast(words);
     if family == 4 {
         IpAddr::V4(Ipv4Addr::new(bytes[12], bytes[13], bytes[14], bytes[15]))

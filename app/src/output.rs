@@ -1,6 +1,7 @@
 //! How events and views leave the program: as text for people, as JSON lines for programs.
 
 mod blocks;
+mod columns;
 mod grouped;
 mod json;
 mod line;
@@ -13,6 +14,7 @@ use clap::ValueEnum;
 
 pub use crate::comm::Comm;
 pub use blocks::Blocks;
+pub use columns::{Columns, Title};
 pub use grouped::Grouped;
 pub use json::lost;
 pub use line::Line;

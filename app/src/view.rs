@@ -4,3 +4,4 @@ pub mod capacity;
 pub mod histogram;
 pub mod queues;
 pub mod reconcile;
+pub mod sockets;

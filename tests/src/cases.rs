@@ -14,6 +14,7 @@ mod queues;
 mod queues_view;
 mod rungs;
 mod serve;
+mod sockets;
 mod trouble;
 
 use crate::harness::Class;
@@ -96,6 +97,8 @@ pub const ONCE: &[(&str, fn())] = &[
     ("queues_backlog", queues_view::backlog),
     ("queues_blocks", queues_view::blocks),
     ("queues_reconcile", queues_view::reconcile_needs_whole_namespaces),
+    ("sockets_exactly", sockets::exactly),
+    ("sockets_many", sockets::many),
     ("count_and_duration", process::count_and_duration),
     ("signals_end_with_a_summary", process::signals),
     ("closed_pipe_is_a_clean_end", process::closed_pipe),

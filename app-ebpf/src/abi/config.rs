@@ -24,9 +24,13 @@ pub struct Filter {
     pub port: u16,
     /// 4 or 6.
     pub family: u16,
+    /// One bit for each state that `sockets` shows.
+    pub states: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
-const _: () = assert!(size_of::<Filter>() == 56);
+const _: () = assert!(size_of::<Filter>() == 64);
 
 impl Filter {
     /// Everything passes.
@@ -40,6 +44,8 @@ impl Filter {
         rport: 0,
         port: 0,
         family: 0,
+        states: 0,
+        reserved: 0,
     };
 }
 

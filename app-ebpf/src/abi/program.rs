@@ -142,4 +142,5 @@ programs! {
     WriteKprobe = "write_kprobe",
     WriteTpBtf = "write_tp_btf",
     WriteTpBtfSecond = "write_tp_btf_second",
+    SocketsIter = "sockets_iter",
 }

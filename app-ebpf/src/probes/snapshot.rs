@@ -1,5 +1,6 @@
 //! What is there when the trace begins: listeners, half-open connections, and children that wait for accept(2).
 
+use aya_ebpf::bindings::seq_file;
 use socklife_abi::{event::state, program::Program};
 
 use crate::{
@@ -13,9 +14,15 @@ use crate::{
 /// `struct bpf_iter__tcp`: pointers, each in eight bytes.
 #[repr(C)]
 pub struct IterTcp {
-    meta: *const u8,
-    sk_common: *const u8,
-    uid: u32,
+    pub meta: *const IterMeta,
+    pub sk_common: *const u8,
+    pub uid: u32,
+}
+
+/// `struct bpf_iter_meta`.
+#[repr(C)]
+pub struct IterMeta {
+    pub seq: *mut seq_file,
 }
 
 /// Runs once for each socket of a namespace. aya has no macro for iterators.

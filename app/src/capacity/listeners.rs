@@ -107,7 +107,7 @@ pub fn holders(listeners: &[Listener]) -> HashMap<u64, Holders> {
         .flat_map(|listener| &listener.sockets)
         .copied()
         .collect();
-    holders::find(&inodes)
+    holders::find(&inodes).in_short()
 }
 
 struct Socket {

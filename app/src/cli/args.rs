@@ -112,10 +112,7 @@ impl FilterArgs {
             ..self.sockets.filter()?
         };
         if let Some(pid) = self.pid {
-            ensure!(
-                Path::new(&format!("/proc/{pid}")).exists(),
-                "--pid {pid}: there is no such process (`ps -e` lists them)"
-            );
+            process_exists(pid)?;
         }
         if !self.events.is_empty() {
             filter.events = Kind::set(&self.events);
@@ -154,6 +151,15 @@ impl SocketArgs {
         }
         Ok(filter)
     }
+}
+
+/// Checks a `--pid`.
+pub fn process_exists(pid: u32) -> Result<()> {
+    ensure!(
+        Path::new(&format!("/proc/{pid}")).exists(),
+        "--pid {pid}: there is no such process (`ps -e` lists them)"
+    );
+    Ok(())
 }
 
 /// Address and mask as the kernel side holds them: IPv4 as `::ffff:a.b.c.d`.

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     event::{DOCUMENTED, ENVELOPE_FIELDS, FieldDoc, LOST_FIELDS},
-    view::queues::FIELDS,
+    view::{queues, sockets},
 };
 
 /// Print generated documentation.
@@ -67,7 +67,13 @@ fn events() -> Result<String> {
         "\n## `queues`\n\n`socklife queues -o json` prints a line for each listener and interval: `v`, `event`, `time_ns`, \
          `wall`, the fields of [`listener`](#listener), and these. `docs/queues.md` explains them.\n"
     )?;
-    table(&mut out, FIELDS)?;
+    table(&mut out, queues::FIELDS)?;
+    writeln!(
+        out,
+        "\n## `socket`\n\n`socklife sockets -o json` prints a line for each socket that exists: `v`, `event`, `time_ns` and \
+         `wall`, when it looked, and these.\n"
+    )?;
+    table(&mut out, sockets::FIELDS)?;
     Ok(out)
 }
 

@@ -100,7 +100,7 @@ impl Queues {
         }
         // Before any event: what those say of a listener without its cookie is found by its address.
         let there = tracer.counters.listeners()?;
-        let holders = holders::find(&older(&there));
+        let holders = holders::find(&older(&there)).in_short();
         drop_privileges(false)?;
         let shown = Shown {
             format: self.output,

@@ -1,24 +1,17 @@
 //! Sockets that are older than the trace: the kernel makes a socket's cookie when somebody asks for it, and a list by
 //! `sock_diag(7)` asks for all of them (`sock_diag_save_cookie`). What it answers is thrown away.
 
-use std::os::fd::AsRawFd as _;
-
 use super::namespaces;
 use crate::sock_diag;
 
 /// Sees to it that every TCP socket of this namespace, or of all, has a cookie. Best effort: without it, what is older
 /// than the trace may have no cookie in `kprobe` and `tracepoint`, and unknown is shown as unknown.
 pub fn ask(netns: u32) {
-    let namespaces = namespaces::find(netns);
-    let asking = std::thread::spawn(move || {
-        for namespace in namespaces {
-            // SAFETY: moves this thread, which ends here, to a namespace that the descriptor names.
-            if unsafe { libc::setns(namespace.file.as_raw_fd(), libc::CLONE_NEWNET) } == 0 {
-                for family in [libc::AF_INET, libc::AF_INET6] {
-                    let _ = sock_diag::dump(family, u32::MAX, |_| {});
-                }
-            }
+    let visits = namespaces::find(netns).into_iter().map(|namespace| (namespace, ()));
+    let _ = namespaces::visit(visits.collect(), |_, ()| {
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let _ = sock_diag::dump(family, u32::MAX, |_| {});
         }
+        Ok(())
     });
-    let _ = asking.join();
 }

@@ -566,7 +566,8 @@ mod tests {
 
     #[test]
     fn every_program_has_a_place() {
-        for program in Program::ALL {
+        // `sockets` runs it by itself: it sees no event.
+        for program in Program::ALL.iter().filter(|program| **program != Program::SocketsIter) {
             assert!(via(*program as u8).is_some(), "{} is in no rung", program.symbol());
         }
     }

@@ -3,9 +3,12 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     fs::{self, File},
-    os::unix::fs::MetadataExt as _,
+    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
+    thread,
 };
+
+use anyhow::{Result, bail};
 
 /// More namespaces than that are left alone: each costs system calls at the start.
 const MOST: usize = 1024;
@@ -43,6 +46,36 @@ pub fn find(wanted: u32) -> Vec<Namespace> {
         }
     }
     found.into_values().collect()
+}
+
+/// Does something in each of these namespaces, in a thread of its own, and says which could not be entered, by inode.
+pub fn visit<T: Send>(
+    visits: Vec<(Namespace, T)>,
+    mut work: impl FnMut(u32, T) -> Result<()> + Send,
+) -> Result<Vec<u32>> {
+    let visit = || {
+        let mut closed = Vec::new();
+        for (namespace, with) in visits {
+            if enter(&namespace) {
+                work(namespace.inode, with)?;
+            } else {
+                closed.push(namespace.inode);
+            }
+        }
+        Ok(closed)
+    };
+    let joined = thread::scope(|scope| scope.spawn(visit).join());
+    joined.unwrap_or_else(|_| bail!("the thread that visits namespaces died"))
+}
+
+/// Moves this thread, which is to end soon, to a namespace. Where it is already it needs no privilege to go.
+fn enter(namespace: &Namespace) -> bool {
+    let here = fs::metadata("/proc/thread-self/ns/net").map(|file| file.ino());
+    if here.is_ok_and(|here| here == u64::from(namespace.inode)) {
+        return true;
+    }
+    // SAFETY: changes this thread's namespace, nothing else.
+    unsafe { libc::setns(namespace.file.as_raw_fd(), libc::CLONE_NEWNET) == 0 }
 }
 
 /// What a folder holds; nothing if it cannot be read.

@@ -9,13 +9,13 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
-    Btf, Ebpf, EbpfLoader,
+    Btf, Ebpf,
     maps::{MapData, RingBuf},
     programs::{Program as Loaded, ProgramError, links::CgroupAttachMode},
 };
 use aya_log::EbpfLogger;
 use socklife_abi::{
-    config::{Config, Filter},
+    config::Filter,
     counter::{Counter, MISSED},
     event::{KINDS, TOTALS},
     program::Program,
@@ -23,17 +23,17 @@ use socklife_abi::{
 
 use super::{
     busy, cgroup, cookies,
-    counts::{self, Counts},
+    counts::Counts,
     hooks::{At, Class, Hook, Need, Row, Rung, TABLE},
     layout::Layout,
+    loader::{self, Sizes},
     losses::Losses,
-    object,
     probe_log::{self, Stderr},
     snapshot,
     tables::Tables,
     tracefs,
 };
-use crate::{clock, event::Event};
+use crate::event::Event;
 
 /// What to trace, and with what.
 #[derive(Clone, Debug)]
@@ -144,7 +144,11 @@ impl Tracer {
     pub fn start(wanted: &Wanted, lenient: bool) -> Result<Self> {
         let layout = Layout::of_running_kernel()?;
         let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        let mut ebpf = load(wanted, &layout, &btf)?;
+        let sizes = Sizes {
+            ring_bytes: wanted.ring_bytes,
+            max_sockets: wanted.max_sockets,
+        };
+        let mut ebpf = loader::load(&wanted.filter, sizes, wanted.sample, &layout, &btf)?;
         let mut attacher = Attacher {
             ebpf: &mut ebpf,
             layout: &layout,
@@ -232,38 +236,6 @@ fn check(report: &[RowReport]) -> Result<()> {
         "this kernel admits no hook for:{text}\n`socklife doctor` tells what it does admit"
     );
     Ok(())
-}
-
-fn load(wanted: &Wanted, layout: &Layout, btf: &Btf) -> Result<Ebpf> {
-    ensure!(
-        wanted.ring_bytes.is_power_of_two() && wanted.ring_bytes >= 4096,
-        "the ring buffer's size must be a power of two of at least 4096 bytes"
-    );
-    let config = Config {
-        wakeup_bytes: u64::from(wanted.ring_bytes / 4),
-        cookie_helper: u32::from(layout.cookie_helper),
-        nr_accept: u32::try_from(libc::SYS_accept)?,
-        nr_accept4: u32::try_from(libc::SYS_accept4)?,
-        sample: wanted.sample,
-        hz: clock::ticks_per_second(),
-        reason_tcp_flags: layout.reason_tcp_flags.unwrap_or(0),
-    };
-    let object = object::bytes()?;
-    EbpfLoader::new()
-        // Or it would parse the kernel's BTF once more.
-        .btf(Some(btf))
-        .override_global("OFFSETS", &layout.offsets[..], true)
-        .override_global("ARGS", &layout.args[..], true)
-        .override_global("REGS", &layout.regs[..], true)
-        .override_global("FILTER", bytemuck::bytes_of(&wanted.filter), true)
-        .override_global("CONFIG", bytemuck::bytes_of(&config), true)
-        .map_max_entries("EVENTS", wanted.ring_bytes)
-        .map_max_entries("COUNTS", counts::entries()?)
-        .map_max_entries("LIVES", wanted.max_sockets)
-        .map_max_entries("REQUESTS", wanted.max_sockets)
-        .load(&object)
-        .map_err(|error| anyhow!(error))
-        .context("cannot create the maps (is this a 5.10 kernel or later, and is bpf(2) allowed here?)")
 }
 
 struct Attacher<'a> {
@@ -373,7 +345,7 @@ impl Attacher<'_> {
             (At::Iter(target), Loaded::Iter(program)) => program.load(target, &self.btf),
             (at, _) => bail!("{symbol} is no program for {at}"),
         };
-        attached.map_err(reason)
+        attached.map_err(loader::reason)
     }
 
     fn unload(&mut self, program: Program) {
@@ -402,26 +374,4 @@ fn once(loaded: bool, load: impl FnOnce() -> Result<(), ProgramError>) -> Result
 
 fn expect(cgroup: Option<&OwnedFd>) -> Result<&OwnedFd, ProgramError> {
     cgroup.ok_or(ProgramError::IOError(io::Error::from(io::ErrorKind::NotFound)))
-}
-
-/// How the verifier's log ends after its verdict.
-const STATISTICS: [&str; 4] = ["processed", "verification time", "stack depth", "max_states"];
-
-/// The kernel's own words: the innermost error, and the end of the verifier's log if there is one.
-fn reason(error: ProgramError) -> anyhow::Error {
-    match &error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let last = log
-                .lines()
-                .rev()
-                .map(str::trim)
-                .find(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)));
-            match last {
-                Some(line) => anyhow!("load: {io_error}: {line}"),
-                None => anyhow!("load: {io_error}"),
-            }
-        }
-        _ => anyhow!(error),
-    }
 }

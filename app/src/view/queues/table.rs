@@ -10,13 +10,12 @@ use socklife_abi::event::{Total, UNKNOWN_DEPTH, ending, refusal};
 use super::row::{Row, Wait};
 use crate::{
     model::{Summary, figures},
-    output::Comm,
+    output::{Columns, Comm, Title},
 };
 
 const COLUMNS: usize = 16;
 
-/// Titles, and whether a column's cells stand at its right.
-const TITLES: [(&str, bool); COLUMNS] = [
+const TITLES: [Title; COLUMNS] = [
     ("LADDR", false),
     ("LPORT", true),
     ("PID", true),
@@ -41,15 +40,15 @@ const GROUPS: [(&str, usize, usize); 2] = [("SYN queue, ms", 4, 9), ("accept que
 /// Acceptors that are named.
 const NAMED: usize = 3;
 
-/// Lines up columns. A column grows with the widest cell that it met, so that a table that is drawn again stays calm.
+/// Listeners as lines.
 pub struct Table {
-    widths: [usize; COLUMNS],
+    columns: Columns<COLUMNS>,
 }
 
 impl Default for Table {
     fn default() -> Self {
         Self {
-            widths: TITLES.map(|(title, _)| title.len()),
+            columns: Columns::new(TITLES),
         }
     }
 }
@@ -59,46 +58,27 @@ impl Table {
     pub fn lines(&mut self, rows: &[Row<'_>]) -> Result<Vec<String>, fmt::Error> {
         let cells: Vec<_> = rows.iter().map(cells).collect();
         for cells in &cells {
-            for (width, cell) in zip(&mut self.widths, cells) {
-                *width = (*width).max(cell.chars().count());
-            }
+            self.columns.fit(cells);
         }
-        let mut lines = vec![
-            self.groups(),
-            self.line(&TITLES.map(|(title, _)| title.to_owned()), "NOTES")?,
-        ];
+        let mut lines = vec![self.groups(), self.columns.titles("NOTES")];
         let netns = |row: &Row<'_>| row.listener.netns;
         let several = rows.iter().any(|row| netns(row) != netns(&rows[0]));
         for (row, cells) in zip(rows, &cells) {
-            lines.push(self.line(cells, &notes(row, several)?)?);
+            lines.push(self.columns.line(cells, &notes(row, several)?));
         }
         Ok(lines)
     }
 
     /// A title in dashes above the columns that belong together.
     fn groups(&self) -> String {
-        let start = |column: usize| self.widths[..column].iter().sum::<usize>() + column;
         let mut line = String::new();
         for (title, from, to) in GROUPS {
-            let width = start(to) - 1 - start(from);
-            line.push_str(&" ".repeat(start(from) - line.chars().count()));
+            let start = self.columns.start(from);
+            let width = self.columns.start(to) - 1 - start;
+            line.push_str(&" ".repeat(start - line.chars().count()));
             line.push_str(&format!("{:-^width$}", format!(" {title} ")));
         }
         line
-    }
-
-    fn line(&self, cells: &[String; COLUMNS], notes: &str) -> Result<String, fmt::Error> {
-        let mut line = String::new();
-        for (cell, (width, (_, right))) in zip(cells, zip(self.widths, TITLES)) {
-            if right {
-                write!(line, "{cell:>width$} ")?;
-            } else {
-                write!(line, "{cell:<width$} ")?;
-            }
-        }
-        line.push_str(notes);
-        line.truncate(line.trim_end().len());
-        Ok(line)
     }
 }
 

@@ -1,0 +1,52 @@
+//! A socket as it is now: what `sockets_iter` writes of each.
+
+use bytemuck::{Pod, Zeroable};
+
+/// An `AF_INET6` socket that speaks IPv4 (`::ffff:a.b.c.d`).
+pub const MAPPED: u8 = 1;
+/// Its handshake is done, or data came with its SYN, and accept(2) has not taken it.
+pub const IN_ACCEPT_QUEUE: u8 = 2;
+
+/// One record of the iterator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Socket {
+    /// Address of the kernel's object: the walk may come by twice.
+    pub key: u64,
+    /// The kernel's socket cookie, or 0.
+    pub cookie: u64,
+    /// Cookie of the listener that a half-open connection belongs to, or 0.
+    pub listener: u64,
+    /// Inode of the socket, or 0 where no process has it.
+    pub inode: u64,
+    /// This end; an IPv4 address is held as `::ffff:a.b.c.d`.
+    pub saddr: [u64; 2],
+    /// The other end, likewise.
+    pub daddr: [u64; 2],
+    /// Bytes to read; of a listener: connections that wait for accept(2).
+    pub recv_q: u32,
+    /// Bytes that are not acknowledged; of a listener: how many may wait.
+    pub send_q: u32,
+    /// Of a listener: half-open connections.
+    pub syn_queue: u32,
+    /// Of a listener: how many may be.
+    pub syn_queue_limit: u32,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// Its user; means nothing without an inode.
+    pub uid: u32,
+    /// Port of this end, host order.
+    pub sport: u16,
+    /// Port of the other end, host order.
+    pub dport: u16,
+    /// 4 or 6: the protocol on the wire.
+    pub family: u8,
+    /// A [`state`](crate::event::state).
+    pub state: u8,
+    /// `MAPPED`, `IN_ACCEPT_QUEUE`.
+    pub flags: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+const _: () = assert!(size_of::<Socket>() == 96);

@@ -1,0 +1,84 @@
+//! Loads the object: its globals say what this kernel is like and what is wanted, and its maps have the sizes that it takes.
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
+use socklife_abi::config::{Config, Filter};
+
+use super::{counts, layout::Layout, object};
+use crate::clock;
+
+/// Sizes of the maps that are large.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Of the ring buffer, in bytes: a power of two, at least a page.
+    pub ring_bytes: u32,
+    /// How many sockets to remember at a time.
+    pub max_sockets: u32,
+}
+
+impl Sizes {
+    /// For programs that send no event and remember nothing.
+    pub const LEAST: Self = Self {
+        ring_bytes: 4096,
+        max_sockets: 1,
+    };
+}
+
+/// Creates the maps; no program is loaded yet.
+pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &Btf) -> Result<Ebpf> {
+    let Sizes {
+        ring_bytes,
+        max_sockets,
+    } = sizes;
+    ensure!(
+        ring_bytes.is_power_of_two() && ring_bytes >= 4096,
+        "the ring buffer's size must be a power of two of at least 4096 bytes"
+    );
+    let config = Config {
+        wakeup_bytes: u64::from(ring_bytes / 4),
+        cookie_helper: u32::from(layout.cookie_helper),
+        nr_accept: u32::try_from(libc::SYS_accept)?,
+        nr_accept4: u32::try_from(libc::SYS_accept4)?,
+        sample,
+        hz: clock::ticks_per_second(),
+        reason_tcp_flags: layout.reason_tcp_flags.unwrap_or(0),
+    };
+    let object = object::bytes()?;
+    EbpfLoader::new()
+        // Or it would parse the kernel's BTF once more.
+        .btf(Some(btf))
+        .override_global("OFFSETS", &layout.offsets[..], true)
+        .override_global("ARGS", &layout.args[..], true)
+        .override_global("REGS", &layout.regs[..], true)
+        .override_global("FILTER", bytemuck::bytes_of(filter), true)
+        .override_global("CONFIG", bytemuck::bytes_of(&config), true)
+        .map_max_entries("EVENTS", ring_bytes)
+        .map_max_entries("COUNTS", counts::entries()?)
+        .map_max_entries("LIVES", max_sockets)
+        .map_max_entries("REQUESTS", max_sockets)
+        .load(&object)
+        .map_err(|error| anyhow!(error))
+        .context("cannot create the maps (is this a 5.10 kernel or later, and is bpf(2) allowed here?)")
+}
+
+/// How the verifier's log ends after its verdict.
+const STATISTICS: [&str; 4] = ["processed", "verification time", "stack depth", "max_states"];
+
+/// The kernel's own words: the innermost error, and the end of the verifier's log if there is one.
+pub fn reason(error: ProgramError) -> anyhow::Error {
+    match &error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let last = log
+                .lines()
+                .rev()
+                .map(str::trim)
+                .find(|line| !line.is_empty() && !STATISTICS.iter().any(|start| line.starts_with(start)));
+            match last {
+                Some(line) => anyhow!("load: {io_error}: {line}"),
+                None => anyhow!("load: {io_error}"),
+            }
+        }
+        _ => anyhow!(error),
+    }
+}
