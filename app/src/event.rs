@@ -45,7 +45,7 @@ use std::{
 
 use serde::ser::SerializeMap;
 use socklife_abi::{
-    event::{self as abi, Envelope, HAS_TASK, Kind, MAPPED, Payload, UNKNOWN},
+    event::{self as abi, BORN_BEFORE, Envelope, HAS_TASK, Kind, MAPPED, Payload, UNKNOWN},
     for_each_event,
 };
 
@@ -130,6 +130,10 @@ pub const ENVELOPE_FIELDS: &[FieldDoc] = &[
     (
         "cookie",
         "the kernel's socket cookie: one number from the SYN to the end",
+    ),
+    (
+        "born",
+        "`before`: the socket is older than the trace, which is found out where holders are followed (`-e fd_closed` and its kin); absent otherwise",
     ),
     ("netns", "inode of the network namespace"),
     ("family", "4 or 6: the protocol on the wire"),
@@ -219,6 +223,11 @@ impl Event {
     /// Address of the other end.
     pub fn raddr(&self) -> IpAddr {
         address(self.envelope.daddr, self.envelope.family)
+    }
+
+    /// Whether its socket is known to be older than the trace.
+    pub fn born_before(&self) -> bool {
+        self.envelope.flags & BORN_BEFORE != 0
     }
 
     /// An IPv6 socket that speaks IPv4.

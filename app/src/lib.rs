@@ -13,6 +13,7 @@ mod holders;
 pub mod kernel;
 pub mod model;
 pub mod netns;
+mod older;
 pub mod output;
 mod proc;
 pub mod scene;

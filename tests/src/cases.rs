@@ -68,6 +68,8 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("handoff_double_fork_exec", handoff::models::double_fork_exec),
     ("handoff_inetd", handoff::models::inetd),
     ("handoff_activation", handoff::models::activation),
+    ("handoff_pid_reuse", handoff::models::pid_reuse),
+    ("handoff_older", handoff::older::connections),
     ("findings_of_serve", handoff::findings::of_serve),
     ("findings_helper", handoff::findings::helper),
 ];
@@ -97,6 +99,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("queues_backlog", queues_view::backlog),
     ("queues_blocks", queues_view::blocks),
     ("queues_reconcile", queues_view::reconcile_needs_whole_namespaces),
+    ("fork_storm", handoff::storm::forks),
     ("sockets_exactly", sockets::exactly),
     ("sockets_many", sockets::many),
     ("count_and_duration", process::count_and_duration),

@@ -1,6 +1,7 @@
 //! What the cases stand on: a namespace, a traced workload, and what came out.
 
 pub mod helper;
+pub mod memory;
 pub mod models;
 mod namespace;
 pub mod netstat;

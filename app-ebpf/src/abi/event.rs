@@ -114,6 +114,8 @@ pub trait Payload: Pod {
 pub const HAS_TASK: u8 = 1;
 /// An `AF_INET6` socket that speaks IPv4 (`::ffff:a.b.c.d`).
 pub const MAPPED: u8 = 2;
+/// The socket is older than the trace. User space finds out, where it follows holders.
+pub const BORN_BEFORE: u8 = 4;
 
 /// A duration, or another 64-bit figure, that nobody knows.
 pub const UNKNOWN: u64 = u64::MAX;
@@ -140,7 +142,7 @@ pub struct Envelope {
     pub kind: u8,
     /// The [`Program`](crate::program::Program) that saw it.
     pub via: u8,
-    /// `HAS_TASK`, `MAPPED`.
+    /// `HAS_TASK`, `MAPPED`, `BORN_BEFORE`.
     pub flags: u8,
     /// 4 or 6: the protocol on the wire.
     pub family: u8,

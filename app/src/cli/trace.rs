@@ -12,6 +12,7 @@ use crate::{
     event::HOLDERS,
     kernel::{Losses, Tracer},
     model::{Holders, holders},
+    older,
     output::{self, Format},
     server::Attended,
     stream::{self, Check, Events, Limits},
@@ -78,13 +79,16 @@ impl Trace {
         check_privileges()?;
         let mut check = self_check(&wanted.filter, self.reconcile)?;
         let losses = Arc::new(Losses::default());
-        let tracer = Tracer::start(&wanted, false)?;
+        let mut tracer = Tracer::start(&wanted, false)?;
         tell_missing(&tracer);
         if let Some(check) = &mut check {
             check.begin(&tracer.counters)?;
         }
         let follows = filter.events & HOLDERS != 0;
-        let holders = follows.then(|| Holders::new(wanted.max_sockets as usize));
+        let mut holders = follows.then(|| Holders::new(wanted.max_sockets as usize));
+        if let Some(holders) = &mut holders {
+            older::tell(holders, &mut tracer.counters, &wanted.filter)?;
+        }
         drop_privileges(follows)?;
         let output = output::start(self.output, Arc::clone(&losses))?;
         let limits = Limits {

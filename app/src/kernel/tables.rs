@@ -1,6 +1,6 @@
 //! The kernel side's tables of listeners, namespaces and half-open connections.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -28,6 +28,7 @@ pub struct Tables {
     listeners: Table<MapData, u64, [u8; size_of::<Tally>()]>,
     namespaces: Table<MapData, u32, [u8; 8 * TOTALS]>,
     requests: Table<MapData, [u8; size_of::<RequestKey>()], [u8; size_of::<Request>()]>,
+    processes: Table<MapData, u32, u32>,
 }
 
 impl Tables {
@@ -38,10 +39,12 @@ impl Tables {
                 .with_context(|| format!("the object has no map {name}"))
         };
         let (listeners, namespaces, requests) = (take("LISTENERS")?, take("NAMESPACES")?, take("REQUESTS")?);
+        let processes = take("PROCESSES")?;
         Ok(Self {
             listeners: Table::try_from(listeners).context("cannot use the map LISTENERS")?,
             namespaces: Table::try_from(namespaces).context("cannot use the map NAMESPACES")?,
             requests: Table::try_from(requests).context("cannot use the map REQUESTS")?,
+            processes: Table::try_from(processes).context("cannot use the map PROCESSES")?,
         })
     }
 
@@ -65,6 +68,15 @@ impl Tables {
                 Ok((netns, pod_read_unaligned(&bytes)))
             })
             .collect()
+    }
+
+    /// These processes hold sockets: what they do is worth telling.
+    pub fn note_processes(&mut self, pids: &HashSet<u32>) -> Result<()> {
+        for pid in pids {
+            let noted = self.processes.insert(pid, 1, 0);
+            noted.with_context(|| format!("no room for process {pid} in the table of those that hold sockets"))?;
+        }
+        Ok(())
     }
 
     /// Takes out half-open connections whose end nobody saw, and tells of them.

@@ -114,6 +114,11 @@ impl Counters {
         self.tables.namespaces()
     }
 
+    /// Tells the kernel side of processes that hold sockets already.
+    pub fn note_processes(&mut self, pids: &HashSet<u32>) -> Result<()> {
+        self.tables.note_processes(pids)
+    }
+
     /// Half-open connections that are gone, and that no hook saw go, as events.
     pub fn sweep(&mut self) -> Result<Vec<Event>> {
         self.tables.sweep()

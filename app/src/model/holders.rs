@@ -13,8 +13,8 @@ use std::collections::{HashMap, HashSet};
 
 use bytemuck::Zeroable as _;
 use socklife_abi::event::{
-    EXECUTED_WORDS, Envelope, FdClosed, Finding, HandedOff, Holder, Inherited, Kind, Touched, UNKNOWN, UNKNOWN_DEPTH,
-    UNKNOWN_FD, finding, handoff, how, touch,
+    BORN_BEFORE, EXECUTED_WORDS, Envelope, FdClosed, Finding, HandedOff, Holder, Inherited, Kind, Touched, UNKNOWN,
+    UNKNOWN_DEPTH, UNKNOWN_FD, finding, handoff, how, touch,
 };
 
 use crate::event::{Detail, Event, HOLDERS};
@@ -103,21 +103,38 @@ impl Holders {
     }
 
     /// A socket that is older than the trace, and who holds it.
-    pub fn before(&mut self, envelope: Envelope, listens: bool, holders: &[Before]) {
+    pub fn before(&mut self, envelope: Envelope, inode: u64, listens: bool, holders: &[Before]) {
         // What an event told of meanwhile is newer.
         if envelope.cookie == 0 || self.sockets.contains_key(&envelope.cookie) || !self.has_room() {
             return;
         }
-        let mut socket = Socket::new(envelope);
+        let mut socket = Socket::new(Envelope {
+            flags: envelope.flags | BORN_BEFORE,
+            ..envelope
+        });
         socket.listens = listens;
+        socket.inode = inode;
         self.sockets.insert(envelope.cookie, socket);
         for holder in holders {
             let process = self
                 .processes
                 .entry(holder.pid)
                 .or_insert_with(|| Process::new(holder.comm));
+            process.seen_ns = envelope.time_ns;
             process.hold(envelope.cookie, holder.fd, how::BEFORE, envelope.time_ns);
             self.joined(holder.pid, envelope.cookie);
+        }
+        // Of several nobody knows who uses it.
+        if let Some(socket) = self.sockets.get_mut(&envelope.cookie)
+            && let [first, others @ ..] = holders
+            && others.iter().all(|other| other.pid == first.pid)
+        {
+            socket.user = Some(User {
+                who: holder(first.pid, first.fd, first.comm),
+                since_ns: UNKNOWN,
+                used: false,
+                execs: 0,
+            });
         }
     }
 
@@ -125,6 +142,10 @@ impl Holders {
     pub fn see(&mut self, event: &mut Event, follow: &mut Vec<Event>) -> Look {
         if let Some(socket) = self.sockets.get(&event.envelope.cookie) {
             socket.recall(&mut event.envelope);
+            // A listener's totals say it themselves.
+            if event.kind() != Kind::Listener {
+                event.envelope.flags |= socket.born();
+            }
         }
         let envelope = event.envelope;
         match &mut event.detail {
@@ -591,6 +612,13 @@ impl Holders {
 
     fn forked(&mut self, envelope: &Envelope, child: u32, shared: bool, follow: &mut Vec<Event>) -> Look {
         let parent = self.table_of(envelope.pid);
+        // It was there already when what is older was looked for, a moment later.
+        if let Some(known) = self.processes.get_mut(&child)
+            && envelope.time_ns < known.seen_ns
+        {
+            known.parent = Some(holder(envelope.pid, UNKNOWN_FD, envelope.comm));
+            return Look::Tell;
+        }
         // A number that is used again: its former process ended unseen.
         self.forget(child, envelope, follow);
         let Some(of) = self.processes.get(&parent) else {
@@ -827,7 +855,10 @@ fn handed(from: &User, to: Holder, hold: &Hold, execs: u32, inode: u64) -> Hande
         inode,
         from: from.who,
         to,
-        held_ns: hold.since_ns.saturating_sub(from.since_ns),
+        held_ns: match from.since_ns {
+            UNKNOWN => UNKNOWN,
+            since_ns => hold.since_ns.saturating_sub(since_ns),
+        },
         first_ns: hold
             .touched
             .map_or(UNKNOWN, |(touched_ns, _)| touched_ns.saturating_sub(hold.since_ns)),

@@ -51,6 +51,9 @@ impl Serialize for Whole<'_> {
         if envelope.cookie != 0 {
             map.serialize_entry("cookie", &envelope.cookie)?;
         }
+        if event.born_before() {
+            map.serialize_entry("born", "before")?;
+        }
         // An event about a process is about no one socket.
         if envelope.family != 0 {
             map.serialize_entry("netns", &envelope.netns)?;

@@ -65,6 +65,9 @@ impl Text {
         }
         self.ends(event)?;
         event.detail.text(&mut self.line)?;
+        if event.born_before() {
+            self.line.push_str(" (older than the trace)");
+        }
         out.extend_from_slice(self.line.trim_end().as_bytes());
         out.push(b'\n');
         Ok(())

@@ -8,7 +8,7 @@ use socklife::scene::{
     queues::{listener, sysctl},
 };
 
-use crate::harness::{Namespace, Tracer, netstat::Netstat, socklife};
+use crate::harness::{Namespace, Tracer, memory::resident, netstat::Netstat, socklife};
 
 /// A machine without an emulator in between takes so many in a few seconds.
 const SYNS: u32 = 200_000;
@@ -129,11 +129,4 @@ pub fn queues_go_on() {
 
 fn emulated() -> bool {
     fs::read_to_string("/proc/cpuinfo").unwrap().contains("QEMU TCG")
-}
-
-/// Memory of a process, in KiB.
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -2,6 +2,8 @@
 
 pub mod findings;
 pub mod models;
+pub mod older;
+pub mod storm;
 
 use std::{
     net::{SocketAddr, TcpStream},

@@ -19,6 +19,9 @@ pub const PREFIX: &str = "model-";
 /// What a server is called once it runs by execve(2).
 pub const AFTER_EXEC: &str = "after-exec";
 
+/// How many children the storm is.
+pub const STORM: usize = 5003;
+
 /// A server of some model.
 pub struct Model {
     child: Child,
@@ -98,6 +101,8 @@ pub fn run(args: &[String]) -> ExitCode {
         "inetd" => inetd(),
         "activation" => activation(),
         "helper-keeps" => helper_keeps(),
+        "pid-reuse" => pid_reuse(),
+        "storm" => storm(),
         "serve" => {
             name();
             answer(fd(1), fd(1), 1);
@@ -377,4 +382,55 @@ fn helper_keeps() {
         serve(connection);
     });
     until_let_go(&helpers);
+}
+
+/// A child that has a number of our choice, which must be free.
+fn fork_as(pid: libc::pid_t, child: impl FnOnce()) {
+    // SAFETY: all zeroes is a value.
+    let mut args: libc::clone_args = unsafe { mem::zeroed() };
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.set_tid = (&raw const pid) as u64;
+    args.set_tid_size = 1;
+    // SAFETY: called from a process of one thread, and like fork(2) without a stack.
+    match unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of_val(&args)) } {
+        0 => {
+            child();
+            // SAFETY: without what is the parent's to do at its end.
+            unsafe { libc::_exit(0) }
+        }
+        made => assert_eq!(made, i64::from(pid), "{}", Error::last_os_error()),
+    }
+}
+
+/// Each connection has a child with the number of the one before.
+fn pid_reuse() {
+    let listener = listen();
+    let mut number = None;
+    accepting(&listener, |connection| {
+        let child = || {
+            // SAFETY: the child's copy.
+            unsafe { libc::close(listener.as_raw_fd()) };
+            answer(connection.as_raw_fd(), connection.as_raw_fd(), 1);
+        };
+        let pid = match number {
+            None => fork(child),
+            Some(pid) => {
+                fork_as(pid, child);
+                pid
+            }
+        };
+        number = Some(pid);
+        drop(connection);
+        wait_for(pid);
+    });
+}
+
+/// Forks as fast as it can between the question and the answer.
+fn storm() {
+    accepting(&listen(), |connection| {
+        for _ in 0..STORM {
+            wait_for(fork(|| {}));
+        }
+        serve(connection);
+    });
 }

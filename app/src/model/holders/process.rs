@@ -32,6 +32,8 @@ pub struct Process {
     pub execs: u32,
     /// It has called accept(2).
     pub accepts: bool,
+    /// When it was seen among what is older than the trace, or 0.
+    pub seen_ns: u64,
 }
 
 impl Process {
@@ -43,6 +45,7 @@ impl Process {
             fds: HashMap::new(),
             execs: 0,
             accepts: false,
+            seen_ns: 0,
         }
     }
 
@@ -54,6 +57,10 @@ impl Process {
             since_ns,
             touched: None,
         });
+        // It came while what is older was looked for, and an event says how.
+        if hold.how == how::BEFORE && matches!(how, how::ACCEPTED | how::OPENED) {
+            (hold.how, hold.since_ns) = (how, since_ns);
+        }
         if fd == UNKNOWN_FD {
             if hold.fds.is_empty() {
                 hold.fds.push(fd);
@@ -127,6 +134,7 @@ impl Process {
             fds: self.fds.clone(),
             execs: 0,
             accepts: false,
+            seen_ns: 0,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use socklife_abi::event::{Envelope, HAS_TASK, Holder};
+use socklife_abi::event::{BORN_BEFORE, Envelope, HAS_TASK, Holder};
 
 /// The process that uses a socket.
 #[derive(Clone, Copy, Debug)]
@@ -52,8 +52,16 @@ impl Socket {
     /// Takes the four-tuple of a newer event, if it has one.
     pub fn name(&mut self, envelope: &Envelope) {
         if envelope.family != 0 && (envelope.dport != 0 || self.envelope.dport == 0) {
-            self.envelope = *envelope;
+            self.envelope = Envelope {
+                flags: envelope.flags | self.born(),
+                ..*envelope
+            };
         }
+    }
+
+    /// `BORN_BEFORE`, if it is older than the trace.
+    pub fn born(&self) -> u8 {
+        self.envelope.flags & BORN_BEFORE
     }
 
     /// A socket that has ended may have lost its four-tuple, which it had before.

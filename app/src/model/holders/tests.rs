@@ -447,7 +447,7 @@ fn what_is_older_is_known() {
     };
     let held = |pid, fd| Before { pid, comm, fd };
     told.model
-        .before(envelope, false, &[held(SERVER, 5), held(SERVER, 6), held(CHILD, 5)]);
+        .before(envelope, 97, false, &[held(SERVER, 5), held(SERVER, 6), held(CHILD, 5)]);
     assert_eq!(told.close(SERVER, CONNECTION, 6), Some(2));
     told.read(CHILD);
     assert!(told.handed().is_empty(), "nobody knows who used it before");
@@ -471,4 +471,49 @@ fn room_is_limited_and_that_is_counted() {
     told.exit(CHILD);
     told.exit(SERVER);
     assert!(told.model.processes.is_empty());
+}
+
+#[test]
+fn the_only_holder_of_what_is_older_hands_it_off() {
+    let mut told = Told::new();
+    let comm = *b"old\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let envelope = Envelope {
+        time_ns: 5_000_000,
+        cookie: CONNECTION,
+        family: 4,
+        ..Envelope::zeroed()
+    };
+    let held = |pid| Before { pid, comm, fd: 5 };
+    told.model.before(envelope, 97, false, &[held(SERVER)]);
+    // It was forked a moment before we looked, and that event comes now.
+    told.model.before(
+        Envelope {
+            cookie: LISTENER,
+            ..envelope
+        },
+        98,
+        true,
+        &[held(CHILD)],
+    );
+    told.fork(SERVER, CHILD);
+    assert!(told.made.is_empty(), "known, and nothing was closed: {:?}", told.made);
+    told.now = 5_000_000;
+    told.fork(SERVER, CHILD + 1);
+    told.read(CHILD + 1);
+    let handed: Vec<_> = told
+        .made
+        .iter()
+        .filter(|event| event.kind() == Kind::HandedOff)
+        .collect();
+    assert_eq!(handed.len(), 1);
+    assert!(handed[0].born_before());
+    let Detail::HandedOff(handed) = &handed[0].detail else {
+        unreachable!()
+    };
+    assert_eq!((handed.from.pid, handed.to.pid, handed.inode), (SERVER, CHILD + 1, 99));
+    assert_eq!(
+        (handed.how, handed.held_ns),
+        (handoff::FORK, UNKNOWN),
+        "nobody knows since when it was used"
+    );
 }
