@@ -387,8 +387,8 @@ impl Holders {
             return None;
         }
         let way = match process.holds.get(&cookie) {
-            // Known without its number.
-            Some(hold) if hold.fds.contains(&UNKNOWN_FD) => hold.how,
+            // accept(2) gives it its number after it was told of.
+            Some(hold) if hold.how == how::ACCEPTED && hold.fds.contains(&UNKNOWN_FD) => hold.how,
             Some(_) => how::DUPLICATED,
             None if new => how::UNKNOWN,
             None => how::RECEIVED,
@@ -400,6 +400,9 @@ impl Holders {
         let process = self.process(envelope);
         process.hold(cookie, fd, way, envelope.time_ns);
         self.joined(pid, cookie);
+        if way == how::DUPLICATED {
+            return Some(way);
+        }
         if let Some(user) = self.sockets.get_mut(&cookie).and_then(|socket| socket.user.as_mut())
             && user.who.pid == pid
             && user.who.fd == UNKNOWN_FD

@@ -49,7 +49,7 @@ impl Process {
         }
     }
 
-    /// One more descriptor. A number takes the place of one that nobody knew.
+    /// One more descriptor. A number takes the place of one that nobody knew, unless it is a duplicate.
     pub fn hold(&mut self, cookie: u64, fd: i32, how: u32, since_ns: u64) {
         let hold = self.holds.entry(cookie).or_insert_with(|| Hold {
             fds: Vec::with_capacity(1),
@@ -67,7 +67,9 @@ impl Process {
             }
             return;
         }
-        if let Some(unknown) = hold.fds.iter_mut().find(|known| **known == UNKNOWN_FD) {
+        if how != how::DUPLICATED
+            && let Some(unknown) = hold.fds.iter_mut().find(|known| **known == UNKNOWN_FD)
+        {
             *unknown = fd;
         } else if !hold.fds.contains(&fd) {
             hold.fds.push(fd);

@@ -454,6 +454,32 @@ fn what_is_older_is_known() {
     assert_eq!(told.close(CHILD, CONNECTION, 5), Some(1));
 }
 
+/// As a shell does: the number of a socket that connects nobody tells.
+#[test]
+fn a_duplicate_is_not_the_number_that_nobody_knew() {
+    let mut told = Told::new();
+    told.tell(SERVER, CONNECTION, Detail::Connect(Connect {}));
+    assert_eq!(told.open(SERVER, CONNECTION, 1), Some(how::DUPLICATED));
+    assert_eq!(told.close(SERVER, CONNECTION, 1), Some(1));
+    told.fork(SERVER, CHILD);
+    assert_eq!(told.open(CHILD, CONNECTION, 0), Some(how::DUPLICATED));
+    assert_eq!(
+        told.close(CHILD, CONNECTION, 3),
+        Some(2),
+        "the one that came without a number"
+    );
+    told.exec(CHILD, &[0, 1, 2]);
+    told.read(CHILD);
+    let handed = told.handed();
+    assert_eq!(handed.len(), 1);
+    assert_eq!(
+        (handed[0].how, handed[0].from.pid, handed[0].to.pid),
+        (handoff::EXEC, SERVER, CHILD)
+    );
+    assert_eq!(told.close(CHILD, CONNECTION, 0), Some(1));
+    assert_eq!(told.close(SERVER, CONNECTION, 3), Some(0));
+}
+
 #[test]
 fn room_is_limited_and_that_is_counted() {
     let mut told = Told::new();
