@@ -243,7 +243,9 @@ pub const TABLE: &[Row] = &[
         feeds: Kind::set(&[Kind::Bound]),
         need: Need::Optional,
         rungs: &[
-            rung!(&[Fentry]; BindFexit4Second @ At::Fexit("__inet_bind"), BindFexit4 @ At::Fexit("__inet_bind"), BindFexit6Second @ At::Fexit("__inet6_bind"), BindFexit6 @ At::Fexit("__inet6_bind")),
+            rung!(&[Fentry];
+                BindFexit4Second @ At::Fexit("__inet_bind"), BindFexit4 @ At::Fexit("__inet_bind"),
+                BindFexit6Second @ At::Fexit("__inet6_bind"), BindFexit6 @ At::Fexit("__inet6_bind")),
             rung!(&[Kprobe];
                 BindKretprobe @ At::Kretprobe("__inet_bind"), BindKretprobe @ At::Kretprobe("__inet6_bind"),
                 BindKprobe @ At::Kprobe("__inet_bind"), BindKprobe @ At::Kprobe("__inet6_bind")),
@@ -276,7 +278,8 @@ pub const TABLE: &[Row] = &[
         feeds: Kind::set(&[Kind::Connect, Kind::Connected, Kind::ConnectFailed, Kind::Closed]),
         need: Need::Required,
         rungs: &[
-            rung!(&[Fentry]; ConnectFentrySecond @ At::Fentry("tcp_connect"), ConnectFentry @ At::Fentry("tcp_connect")),
+            rung!(&[Fentry];
+                ConnectFentrySecond @ At::Fentry("tcp_connect"), ConnectFentry @ At::Fentry("tcp_connect")),
             rung!(&[Kprobe]; ConnectKprobe @ At::Kprobe("tcp_connect")),
             rung!(&[Tracepoint]; ConnectSockOps @ At::SockOps),
         ],
@@ -287,7 +290,8 @@ pub const TABLE: &[Row] = &[
         need: Need::Optional,
         rungs: &[
             rung!(&[Fentry];
-                ConnectFailFexit4Second @ At::Fexit("tcp_v4_connect"), ConnectFailFexit4 @ At::Fexit("tcp_v4_connect"), ConnectFailFexit6Second @ At::Fexit("tcp_v6_connect"), ConnectFailFexit6 @ At::Fexit("tcp_v6_connect")),
+                ConnectFailFexit4Second @ At::Fexit("tcp_v4_connect"), ConnectFailFexit4 @ At::Fexit("tcp_v4_connect"),
+                ConnectFailFexit6Second @ At::Fexit("tcp_v6_connect"), ConnectFailFexit6 @ At::Fexit("tcp_v6_connect")),
             rung!(&[Kprobe];
                 ConnectFailKretprobe @ At::Kretprobe("tcp_v4_connect"),
                 ConnectFailKretprobe @ At::Kretprobe("tcp_v6_connect"),
@@ -302,7 +306,8 @@ pub const TABLE: &[Row] = &[
         feeds: ACCEPT,
         need: Need::Required,
         rungs: &[
-            rung!(&[Fentry]; AcceptFexitSecond @ At::Fexit("inet_csk_accept"), AcceptFexit @ At::Fexit("inet_csk_accept")),
+            rung!(&[Fentry];
+                AcceptFexitSecond @ At::Fexit("inet_csk_accept"), AcceptFexit @ At::Fexit("inet_csk_accept")),
             rung!(&[Kprobe];
                 AcceptKretprobe @ At::Kretprobe("inet_csk_accept"), AcceptKprobe @ At::Kprobe("inet_csk_accept")),
             rung!(&[Tracepoint];
@@ -318,7 +323,9 @@ pub const TABLE: &[Row] = &[
         feeds: ACCEPT,
         need: Need::Optional,
         rungs: &[
-            rung!(&[Fentry]; AcceptLateFentrySecond @ At::Fentry("security_sock_graft"), AcceptLateFentry @ At::Fentry("security_sock_graft")),
+            rung!(&[Fentry];
+                AcceptLateFentrySecond @ At::Fentry("security_sock_graft"),
+                AcceptLateFentry @ At::Fentry("security_sock_graft")),
             rung!(&[Kprobe]; AcceptLateKprobe @ At::Kprobe("security_sock_graft")),
             // The hooks at the system call's exit see it anyway.
             Rung {
@@ -535,7 +542,8 @@ pub const TABLE: &[Row] = &[
         rungs: &[
             rung!(&[Fentry]; WriteFentrySecond @ At::Fentry("tcp_sendmsg"), WriteFentry @ At::Fentry("tcp_sendmsg")),
             rung!(&[Kprobe]; WriteKprobe @ At::Kprobe("tcp_sendmsg")),
-            rung!(&[Tracepoint]; WriteTpBtf @ At::TpBtf("sock_send_length"), WriteTpBtfSecond @ At::TpBtf("sock_send_length")),
+            rung!(&[Tracepoint];
+                WriteTpBtf @ At::TpBtf("sock_send_length"), WriteTpBtfSecond @ At::TpBtf("sock_send_length")),
             Rung {
                 classes: &[Tracepoint],
                 hooks: &[],
