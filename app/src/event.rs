@@ -406,6 +406,8 @@ mod tests {
                 how: abi::handoff::FORK,
                 first: abi::touch::READ,
                 inode: 1,
+                accepted: 1,
+                reserved: 0,
             }),
             Kind::Finding => Detail::Finding(abi::Finding {
                 holder: HOLDER,

@@ -807,6 +807,10 @@ pub struct HandedOff {
     pub first: u32,
     /// Inode of the socket, or 0.
     pub inode: u64,
+    /// 1: `from` has it from accept(2).
+    pub accepted: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// What is wrong.

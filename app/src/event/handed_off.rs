@@ -16,6 +16,10 @@ impl Describe for HandedOff {
         ("from", "who had it: an object with `pid`, `comm` and `fd`"),
         ("to", "who has it now: likewise"),
         (
+            "accepted",
+            "`true` where `from` has it from accept(2); absent otherwise",
+        ),
+        (
             "how",
             "how it came there: `fork`, `exec` (by fork(2) and then execve(2), or execve(2) alone where both are one process), `fd_passing`, `unknown`",
         ),
@@ -34,6 +38,9 @@ impl Describe for HandedOff {
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         map.serialize_entry("from", &Named(self.from))?;
         map.serialize_entry("to", &Named(self.to))?;
+        if self.accepted != 0 {
+            map.serialize_entry("accepted", &true)?;
+        }
         map.serialize_entry("how", numbered(&handoff::NAMES, self.how))?;
         if let Some(ns) = known(self.held_ns) {
             map.serialize_entry("held_ns", &ns)?;
@@ -53,7 +60,8 @@ impl Describe for HandedOff {
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         write!(
             out,
-            "{}{} → {} by {}",
+            "{}{}{} → {}, by {}",
+            if self.accepted != 0 { "accepted by " } else { "" },
             Named(self.from),
             Fd(self.from.fd),
             Named(self.to),

@@ -132,6 +132,7 @@ impl Holders {
             socket.user = Some(User {
                 who: holder(first.pid, first.fd, first.comm),
                 since_ns: UNKNOWN,
+                accepted: false,
                 used: false,
                 execs: 0,
             });
@@ -358,6 +359,9 @@ impl Holders {
         self.uses(pid, envelope, fd);
         if let Some(socket) = self.sockets.get_mut(&envelope.cookie) {
             socket.listener = listener;
+            if let Some(user) = &mut socket.user {
+                user.accepted = true;
+            }
         }
         // It accepts itself: the listener is its own business.
         self.suspects.retain(|(suspect, _), _| *suspect != pid);
@@ -370,6 +374,7 @@ impl Holders {
             socket.user = Some(User {
                 who: holder(pid, fd, envelope.comm),
                 since_ns: envelope.time_ns,
+                accepted: false,
                 used: false,
                 execs,
             });
@@ -503,6 +508,7 @@ impl Holders {
         *user = User {
             who: to,
             since_ns: hold.since_ns,
+            accepted: false,
             used: false,
             execs,
         };
@@ -572,6 +578,7 @@ impl Holders {
         let user = User {
             who: to,
             since_ns: hold.since_ns,
+            accepted: false,
             used: true,
             execs,
         };
@@ -793,6 +800,7 @@ impl Holders {
                 socket.user = Some(User {
                     who: to,
                     since_ns: hold.since_ns,
+                    accepted: false,
                     used: false,
                     execs: process.execs,
                 });
@@ -872,6 +880,8 @@ fn handed(from: &User, to: Holder, hold: &Hold, execs: u32, inode: u64) -> Hande
             _ => handoff::UNKNOWN,
         },
         first: hold.touched.map_or(touch::NONE, |(_, what)| what),
+        accepted: u32::from(from.accepted),
+        reserved: 0,
     }
 }
 

@@ -106,6 +106,7 @@ pub fn served_503(class: Class) {
         );
         assert_eq!((&handed["to"]["fd"], &handed["from"]["fd"]), (&says["fd"], &says["fd"]));
         assert_eq!((&handed["how"], &handed["first"]), (&"fork".into(), &"read".into()));
+        assert_eq!(handed["accepted"], true, "{handed}");
         assert_eq!((&handed["pid"], &handed["comm"]), (&says["pid"], &"serve".into()));
         assert!(handed["held_ns"].is_u64() && handed["first_ns"].is_u64(), "{handed}");
         let inherited = of(&events, "inherited", says);

@@ -11,6 +11,8 @@ pub struct User {
     pub who: Holder,
     /// Since when it has it.
     pub since_ns: u64,
+    /// It has it from accept(2).
+    pub accepted: bool,
     /// It has read or written.
     pub used: bool,
     /// How many programs it had run by then.

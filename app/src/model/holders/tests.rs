@@ -202,6 +202,7 @@ fn a_fork_server_hands_off_and_nothing_is_wrong() {
         (handoff::FORK, touch::READ, 99)
     );
     assert_eq!((handed[0].held_ns, handed[0].first_ns), (1_000_000, 3_000_000));
+    assert_eq!(handed[0].accepted, 1);
     told.wait(2 * SECOND);
     assert_eq!(told.close(CHILD, CONNECTION, 5), Some(0));
     told.last_close(CHILD);
@@ -476,6 +477,7 @@ fn a_duplicate_is_not_the_number_that_nobody_knew() {
         (handed[0].how, handed[0].from.pid, handed[0].to.pid),
         (handoff::EXEC, SERVER, CHILD)
     );
+    assert_eq!(handed[0].accepted, 0);
     assert_eq!(told.close(CHILD, CONNECTION, 0), Some(1));
     assert_eq!(told.close(SERVER, CONNECTION, 3), Some(0));
 }
