@@ -80,8 +80,8 @@ pub fn served_503(class: Class) {
         "no zombie: {:?}",
         server.children()
     );
-    // Of both ends, and each child's end.
-    tracer.wait_for("exited", ALONE + TOGETHER);
+    // Of both ends.
+    tracer.wait_for("last_close", 2 * (ALONE + TOGETHER));
     // A finding takes a second, and is looked for once a second.
     thread::sleep(std::time::Duration::from_millis(2100));
     let events = tracer.stop();
