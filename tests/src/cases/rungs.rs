@@ -45,10 +45,12 @@ pub fn doctor(class: Class) {
         }
         assert_eq!(event["fired"], true, "{event}");
         let via = event["via"].as_str().unwrap();
-        let fitting = match class {
-            Class::Fentry => ["fentry:", "fexit:", "tp_btf:", "raw_tp:", "sock_ops"].as_slice(),
-            Class::Kprobe => &["kprobe:", "kretprobe:", "raw_tp:", "sock_ops"],
-            Class::Tracepoint => &["tp:", "tp_btf:", "raw_tp:", "sock_ops", "cgroup:"],
+        let fitting: &[&str] = match (class, event["event"].as_str().unwrap()) {
+            (_, "last_close") => &["cgroup:"],
+            (Class::Fentry | Class::Kprobe, "fd_opened" | "fd_closed") => &["kprobe:"],
+            (Class::Fentry, _) => &["fentry:", "fexit:", "tp_btf:", "raw_tp:", "sock_ops"],
+            (Class::Kprobe, _) => &["kprobe:", "kretprobe:", "raw_tp:", "sock_ops"],
+            (Class::Tracepoint, _) => &["tp:", "tp_btf:", "raw_tp:", "sock_ops", "cgroup:"],
         };
         assert!(fitting.iter().any(|start| via.starts_with(start)), "{event}");
     }
