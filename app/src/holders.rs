@@ -121,7 +121,7 @@ pub fn held_by(pid: u32, inodes: &HashSet<u64>) -> HashSet<u64> {
 }
 
 /// Number and inode of a descriptor, if it is that of a socket.
-fn socket(descriptor: &Path) -> Option<(u32, u64)> {
+pub fn socket(descriptor: &Path) -> Option<(u32, u64)> {
     let inode = inode(&fs::read_link(descriptor).ok()?)?;
     Some((descriptor.file_name()?.to_str()?.parse().ok()?, inode))
 }

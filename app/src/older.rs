@@ -55,6 +55,11 @@ pub fn tell(model: &mut Holders, counters: &mut Counters, filter: &Filter) -> Re
             model.before(envelope(socket, now), socket.inode, listens, &held);
         }
     }
+    if found.cut {
+        eprintln!(
+            "socklife: too many descriptors on this machine to look at each: some that hold older sockets are not known"
+        );
+    }
     if found.hidden > 0 {
         eprintln!(
             "socklife: {} processes do not show their descriptors (CAP_SYS_PTRACE): what they hold already is not known",

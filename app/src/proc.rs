@@ -1,21 +1,20 @@
 //! What /proc says of one process.
 
-use std::{collections::HashSet, fs};
+use std::{collections::HashMap, fs};
 
-/// Its descriptors that are sockets; `None` where it is gone or about to be, or may not be looked at.
-pub fn socket_descriptors(pid: u32) -> Option<HashSet<i32>> {
+use crate::holders;
+
+/// Its descriptors that are sockets, with their inodes; `None` where it is gone or about to be, or may not be looked at.
+pub fn socket_descriptors(pid: u32) -> Option<HashMap<i32, u64>> {
     let entries: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().collect();
     // Who ends has no table any more.
     if entries.is_empty() {
         return None;
     }
-    let sockets = entries.iter().filter(|entry| {
-        let link = fs::read_link(entry.path());
-        link.is_ok_and(|link| link.to_str().is_some_and(|link| link.starts_with("socket:")))
-    });
+    let sockets = entries.iter().filter_map(|entry| holders::socket(&entry.path()));
     Some(
         sockets
-            .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+            .filter_map(|(fd, inode)| Some((i32::try_from(fd).ok()?, inode)))
             .collect(),
     )
 }
@@ -42,8 +41,8 @@ mod tests {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
         let file = std::fs::File::open("/proc/self/stat").expect("a file");
         let found = socket_descriptors(std::process::id()).expect("our own");
-        assert!(found.contains(&socket.as_raw_fd()));
-        assert!(!found.contains(&file.as_raw_fd()));
+        assert!(found.contains_key(&socket.as_raw_fd()));
+        assert!(!found.contains_key(&file.as_raw_fd()));
         assert!(socket_descriptors(u32::MAX).is_none());
     }
 

@@ -263,13 +263,21 @@ impl Holders {
         }
     }
 
-    /// These descriptors of a process are sockets; what else it was thought to hold is closed.
-    pub fn has_only(&mut self, pid: u32, sockets: &HashSet<i32>, now: u64, follow: &mut Vec<Event>) {
+    /// These descriptors of a process are sockets, with their inodes; what else it was thought to hold is closed.
+    pub fn has_only(&mut self, pid: u32, sockets: &HashMap<i32, u64>, now: u64, follow: &mut Vec<Event>) {
         let Some(process) = self.processes.get(&pid) else {
             return;
         };
         let comm = process.comm;
-        let gone = process.descriptors(|fd| !sockets.contains(&fd));
+        let mut gone = process.descriptors(|fd| fd != UNKNOWN_FD && !sockets.contains_key(&fd));
+        // One whose number nobody knew is what else has the socket's inode; without an inode nobody knows.
+        for (cookie, _) in process.descriptors(|fd| fd == UNKNOWN_FD) {
+            let inode = self.sockets.get(&cookie).map_or(0, |socket| socket.inode);
+            let known = |fd: &i32| process.fds.get(fd) == Some(&cookie);
+            if inode != 0 && !sockets.iter().any(|(fd, of)| *of == inode && !known(fd)) {
+                gone.push((cookie, UNKNOWN_FD));
+            }
+        }
         let envelope = Envelope {
             time_ns: now,
             via: NO_HOOK,

@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use bytemuck::Zeroable as _;
 use socklife_abi::event::{
@@ -262,11 +262,36 @@ fn which_of_several_was_closed_the_process_shows() {
     assert_eq!(told.close(SERVER, CONNECTION, UNKNOWN_FD), None);
     assert_eq!(told.model.unsure(None), [SERVER]);
     let now = told.now;
-    told.model.has_only(SERVER, &HashSet::from([4, 6]), now, &mut told.made);
+    told.model
+        .has_only(SERVER, &HashMap::from([(4, 98), (6, 99)]), now, &mut told.made);
     let closed: Vec<_> = told.made.iter().map(|event| event.detail).collect();
     assert!(
         matches!(closed[..], [Detail::FdClosed(FdClosed { fd: 5, left: 1, .. })]),
         "{closed:?}"
+    );
+}
+
+#[test]
+fn a_number_that_nobody_knew_is_kept_while_the_process_has_the_socket() {
+    let mut told = Told::new();
+    told.tell(SERVER, CONNECTION, Detail::Connect(Connect {}));
+    told.open(SERVER, CONNECTION, 1);
+    told.read(SERVER);
+    assert_eq!(told.close(SERVER, CONNECTION, UNKNOWN_FD), None);
+    let now = told.now;
+    told.model
+        .has_only(SERVER, &HashMap::from([(3, 99)]), now, &mut told.made);
+    let closed: Vec<_> = told.made.drain(..).map(|event| event.detail).collect();
+    assert!(
+        matches!(closed[..], [Detail::FdClosed(FdClosed { fd: 1, left: 1, .. })]),
+        "{closed:?}"
+    );
+    told.model
+        .has_only(SERVER, &HashMap::from([(3, 98)]), now, &mut told.made);
+    let closed: Vec<_> = told.made.iter().map(|event| event.detail).collect();
+    assert!(
+        matches!(closed[..], [Detail::FdClosed(FdClosed { left: 0, .. })]),
+        "another socket: {closed:?}"
     );
 }
 

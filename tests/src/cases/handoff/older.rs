@@ -20,15 +20,24 @@ pub fn connections(class: Class) {
         let number = cookie(client.as_raw_fd());
         (client, says, number)
     });
+    let (idle, killed) = namespace.run(move || {
+        let mut idle = TcpStream::connect(address).unwrap();
+        let says = ask(&mut idle);
+        (idle, says)
+    });
     let tracer = Tracer::start(class, &namespace, &["-e", KINDS]);
     let fd = client.as_raw_fd();
     // The child that serves it sees the end, and ends; no event told of it before.
+    let child = i32::try_from(killed["pid"].as_u64().unwrap()).unwrap();
     let new = namespace.run(move || {
         drop(client);
+        // SAFETY: a child of the server, which holds a connection and so has not ended.
+        unsafe { libc::kill(child, libc::SIGKILL) };
+        drop(idle);
         connect(address)
     });
-    // Both ends of both.
-    tracer.wait_for("last_close", 4);
+    // Both ends of each.
+    tracer.wait_for("last_close", 6);
     let events = tracer.stop();
     server.stop();
     events.assert_whole();
@@ -53,6 +62,13 @@ pub fn connections(class: Class) {
         (&ours[0]["pid"], &ours[0]["fd"], &ours[0]["left"]),
         (&std::process::id().into(), &fd.into(), &0.into())
     );
+    // No event told of this process before: it was found at the start.
+    let exits = events
+        .of("exited")
+        .into_iter()
+        .filter(|event| event["pid"] == killed["pid"]);
+    assert_eq!(exits.count(), 1, "{:?}", events.of("exited"));
+    assert_eq!(of(&events, "last_close", &killed).len(), 1);
     let ended = of(&events, "last_close", &old);
     assert_eq!(ended.len(), 1, "{ended:?}");
     for event in closed.iter().chain(&ours).chain(&ended) {
