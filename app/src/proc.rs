@@ -1,8 +1,14 @@
 //! What /proc says of one process.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::{HashMap, HashSet},
+    fs,
+    path::{Path, PathBuf},
+};
 
-use crate::holders;
+use socklife_abi::event::UNKNOWN_FD;
+
+use crate::{holders, model::holders::Held};
 
 /// Its descriptors that are sockets, with their inodes; `None` where it is gone or about to be, or may not be looked at.
 pub fn socket_descriptors(pid: u32) -> Option<HashMap<i32, u64>> {
@@ -17,6 +23,19 @@ pub fn socket_descriptors(pid: u32) -> Option<HashMap<i32, u64>> {
             .filter_map(|(fd, inode)| Some((i32::try_from(fd).ok()?, inode)))
             .collect(),
     )
+}
+
+/// Whether a descriptor is what it is believed to be; `None` where nobody can say.
+pub fn holds(held: &Held) -> Option<bool> {
+    let process = PathBuf::from(format!("/proc/{}", held.pid));
+    if held.inode == 0 || !Path::exists(&process) {
+        return None;
+    }
+    if held.fd == UNKNOWN_FD {
+        return Some(!holders::held_by(held.pid, &HashSet::from([held.inode])).is_empty());
+    }
+    let found = holders::socket(&process.join(format!("fd/{}", held.fd)));
+    Some(found.is_some_and(|(_, inode)| inode == held.inode))
 }
 
 /// The parent of a process that has ended and was not waited for; `None` for any other.
@@ -34,7 +53,7 @@ pub fn zombie(pid: u32) -> Option<u32> {
 mod tests {
     use std::{net::UdpSocket, os::fd::AsRawFd as _, process::Command};
 
-    use super::{socket_descriptors, zombie};
+    use super::{Held, UNKNOWN_FD, holds, socket_descriptors, zombie};
 
     #[test]
     fn our_own_sockets_are_found() {
@@ -44,6 +63,27 @@ mod tests {
         assert!(found.contains_key(&socket.as_raw_fd()));
         assert!(!found.contains_key(&file.as_raw_fd()));
         assert!(socket_descriptors(u32::MAX).is_none());
+        let held = Held {
+            pid: std::process::id(),
+            cookie: 1,
+            fd: socket.as_raw_fd(),
+            inode: found[&socket.as_raw_fd()],
+        };
+        assert_eq!(holds(&held), Some(true));
+        assert_eq!(holds(&Held { fd: UNKNOWN_FD, ..held }), Some(true));
+        let another = held.inode + 1;
+        assert_eq!(holds(&Held { inode: another, ..held }), Some(false));
+        assert_eq!(
+            holds(&Held {
+                fd: file.as_raw_fd(),
+                ..held
+            }),
+            Some(false)
+        );
+        assert_eq!(holds(&Held { pid: u32::MAX, ..held }), None);
+        assert_eq!(holds(&Held { inode: 0, ..held }), None);
+        drop(socket);
+        assert_eq!(holds(&held), Some(false));
     }
 
     #[test]

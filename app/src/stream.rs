@@ -73,7 +73,7 @@ pub trait Sink {
     }
 
     /// Everything was handed in, and nothing is attached any more; this was lost since the last second.
-    fn end(&mut self, news: &[Loss], counters: &Counters) -> Result<()>;
+    fn end(&mut self, news: &[Loss], counters: &Counters, passed: &mut Passed) -> Result<()>;
 
     /// Waits until the output has it all, but not for an output that stands still for so long.
     fn finish(self, patience: Duration) -> Result<()>;
@@ -242,7 +242,7 @@ async fn stream<S: Sink>(
     drain(&mut ring, sink, passed);
     counters.read_into(losses)?;
     let news = told.news(losses);
-    sink.end(&news, &counters)?;
+    sink.end(&news, &counters, passed)?;
     Ok(checked)
 }
 

@@ -16,7 +16,7 @@ use std::{
 };
 
 pub use namespace::Namespace;
-pub use tracer::{Events, Tracer};
+pub use tracer::{Events, Tracer, kernel_skipped};
 
 /// A class of hooks, as `--hooks` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 //! writes, or until somebody does, the one that accepted or opened it. fork(2) copies what the parent holds: the copy is
 //! made here, not in the kernel, from what is known of the parent.
 
+mod findings;
 mod process;
 mod socket;
 #[cfg(test)]
@@ -13,11 +14,12 @@ use std::collections::{HashMap, HashSet};
 
 use bytemuck::Zeroable as _;
 use socklife_abi::event::{
-    BORN_BEFORE, EXECUTED_WORDS, Envelope, FdClosed, Finding, HandedOff, Holder, Inherited, Kind, Touched, UNKNOWN,
-    UNKNOWN_DEPTH, UNKNOWN_FD, finding, handoff, how, touch,
+    BORN_BEFORE, EXECUTED_WORDS, Envelope, FdClosed, HandedOff, Holder, Inherited, Kind, Touched, UNKNOWN,
+    UNKNOWN_DEPTH, UNKNOWN_FD, handoff, how, touch,
 };
 
 use crate::event::{Detail, Event, HOLDERS};
+pub use findings::Held;
 use process::{Hold, Process};
 use socket::{Socket, User};
 
@@ -75,6 +77,8 @@ pub struct Holders {
     /// Children that serve a connection and hold the listener that it came from, with when that began.
     suspects: HashMap<(u32, u64), u64>,
     ended: Vec<Ended>,
+    /// Findings about processes that ended, until it is known whether the kernel skipped something.
+    of_ended: Vec<Event>,
     /// Whose descriptors must be looked at to know more.
     unsure: Vec<u32>,
     room: usize,
@@ -91,6 +95,7 @@ impl Holders {
             left_behind: HashSet::new(),
             suspects: HashMap::new(),
             ended: Vec::new(),
+            of_ended: Vec::new(),
             unsure: Vec::new(),
             room,
             full: 0,
@@ -202,58 +207,6 @@ impl Holders {
         Look::Tell
     }
 
-    /// What time shows: owners that say nothing, and findings.
-    pub fn tick(&mut self, now: u64, follow: &mut Vec<Event>) {
-        let late: Vec<_> = self
-            .left_behind
-            .iter()
-            .copied()
-            .filter(|cookie| {
-                let socket = self.sockets.get(cookie);
-                socket.is_none_or(|socket| now.saturating_sub(socket.left_ns) >= PATIENCE_NS)
-            })
-            .collect();
-        for cookie in late {
-            self.left_behind.remove(&cookie);
-            self.settle(cookie, now, follow);
-        }
-        let late: Vec<_> = self
-            .suspects
-            .iter()
-            .filter(|(_, since)| now.saturating_sub(**since) >= PATIENCE_NS)
-            .map(|(suspect, _)| *suspect)
-            .collect();
-        for (pid, listener) in late {
-            self.listener_held(pid, listener, now, follow);
-        }
-    }
-
-    /// Children that ended a while ago, once: who still is there was not waited for.
-    pub fn ended(&mut self, now: u64) -> Vec<Ended> {
-        let (late, early) = self
-            .ended
-            .iter()
-            .partition(|ended| now.saturating_sub(ended.since_ns) >= PATIENCE_NS);
-        self.ended = early;
-        late
-    }
-
-    /// A child that ended is still there, and this is its parent now.
-    pub fn zombie(&self, ended: &Ended, parent: u32, now: u64) -> Event {
-        let comm = match self.processes.get(&parent) {
-            Some(process) => process.comm,
-            None if parent == ended.parent.pid => ended.parent.comm,
-            None => [0; 16],
-        };
-        found(
-            quiet(now),
-            finding::ZOMBIE,
-            holder(ended.pid, UNKNOWN_FD, ended.comm),
-            holder(parent, UNKNOWN_FD, comm),
-            now.saturating_sub(ended.since_ns),
-        )
-    }
-
     /// Processes whose descriptors must be looked at: events alone do not tell what they closed. Before this event, which
     /// may tell.
     pub fn unsure(&mut self, next: Option<&Event>) -> Vec<u32> {
@@ -278,16 +231,8 @@ impl Holders {
                 gone.push((cookie, UNKNOWN_FD));
             }
         }
-        let envelope = Envelope {
-            time_ns: now,
-            via: NO_HOOK,
-            pid,
-            tid: pid,
-            comm,
-            ..Envelope::zeroed()
-        };
         for (cookie, fd) in gone {
-            self.tell_closed(&envelope, cookie, fd, follow);
+            self.tell_closed(&by(pid, comm, now), cookie, fd, follow);
         }
     }
 
@@ -746,9 +691,11 @@ impl Holders {
             .copied()
             .collect();
         let held = !process.holds.is_empty();
+        let mut findings = Vec::new();
         for (pid, listener) in suspected {
-            self.listener_held(pid, listener, envelope.time_ns, follow);
+            self.listener_held(pid, listener, envelope.time_ns, &mut findings);
         }
+        self.of_ended.append(&mut findings);
         self.forget(pid, envelope, follow);
         if held { Look::Tell } else { Look::Old }
     }
@@ -787,72 +734,15 @@ impl Holders {
         }
         self.processes.remove(&pid);
     }
+}
 
-    /// The user is gone for a while, and somebody still holds it.
-    fn settle(&mut self, cookie: u64, now: u64, follow: &mut Vec<Event>) {
-        let Some(socket) = self.sockets.get_mut(&cookie) else {
-            return;
-        };
-        let Some(user) = socket.user else { return };
-        let mut holders: Vec<_> = socket.holders.iter().copied().collect();
-        holders.sort_unstable();
-        if !user.used {
-            // It was given away by somebody who did nothing with it: whoever has it will use it.
-            if let [pid] = holders[..]
-                && let Some(process) = self.processes.get(&pid)
-                && let Some(hold) = process.holds.get(&cookie)
-            {
-                let fd = hold.fds.first().copied().unwrap_or(UNKNOWN_FD);
-                let to = holder(pid, fd, process.comm);
-                let handed = handed(&user, to, hold, process.execs, socket.inode);
-                socket.user = Some(User {
-                    who: to,
-                    since_ns: hold.since_ns,
-                    accepted: false,
-                    used: false,
-                    execs: process.execs,
-                });
-                let listener = socket.listener;
-                follow.push(event(socket.speak(&quiet(now), false), Detail::HandedOff(handed)));
-                self.suspect(pid, listener, now);
-            }
-            return;
-        }
-        let (named, since) = (socket.speak(&quiet(now), false), now.saturating_sub(socket.left_ns));
-        for pid in holders.into_iter().take(NAMED) {
-            let Some(process) = self.processes.get(&pid) else {
-                continue;
-            };
-            let Some(hold) = process.holds.get(&cookie) else {
-                continue;
-            };
-            let what = match hold.how {
-                how::ACCEPTED | how::OPENED => finding::NEVER_CLOSED,
-                _ if hold.touched.is_none() => finding::KEPT_OPEN,
-                _ => continue,
-            };
-            let fd = hold.fds.first().copied().unwrap_or(UNKNOWN_FD);
-            follow.push(found(named, what, holder(pid, fd, process.comm), user.who, since));
-        }
-    }
-
-    fn listener_held(&mut self, pid: u32, listener: u64, now: u64, follow: &mut Vec<Event>) {
-        self.suspects.remove(&(pid, listener));
-        let (Some(process), Some(socket)) = (self.processes.get(&pid), self.sockets.get(&listener)) else {
-            return;
-        };
-        let Some(hold) = process.holds.get(&listener) else {
-            return;
-        };
-        let named = socket.speak(&quiet(now), false);
-        let fd = hold.fds.first().copied().unwrap_or(UNKNOWN_FD);
-        follow.push(found(
-            named,
-            finding::LISTENER_HELD,
-            holder(pid, fd, process.comm),
-            process.parent.unwrap_or(holder(0, UNKNOWN_FD, [0; 16])),
-            now.saturating_sub(hold.since_ns),
-        ));
+/// What a process did, as /proc shows.
+fn by(pid: u32, comm: [u8; 16], now: u64) -> Envelope {
+    Envelope {
+        pid,
+        tid: pid,
+        comm,
+        ..quiet(now)
     }
 }
 
@@ -891,17 +781,6 @@ fn handed(from: &User, to: Holder, hold: &Hold, execs: u32, inode: u64) -> Hande
         accepted: u32::from(from.accepted),
         reserved: 0,
     }
-}
-
-fn found(envelope: Envelope, what: u32, holder: Holder, other: Holder, since_ns: u64) -> Event {
-    let finding = Finding {
-        holder,
-        other,
-        since_ns,
-        what,
-        reserved: 0,
-    };
-    event(envelope, Detail::Finding(finding))
 }
 
 fn event(mut envelope: Envelope, detail: Detail) -> Event {

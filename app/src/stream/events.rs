@@ -92,14 +92,18 @@ impl Sink for Events {
             self.totals(counters)?;
         }
         if let Some(follow) = &mut self.follow {
-            follow.second();
+            follow.second(skipped(news));
         }
         self.send_made(passed);
         Ok(())
     }
 
-    fn end(&mut self, news: &[Loss], counters: &Counters) -> Result<()> {
+    fn end(&mut self, news: &[Loss], counters: &Counters, passed: &mut Passed) -> Result<()> {
         tell(news);
+        if let Some(follow) = &mut self.follow {
+            follow.of_ended(skipped(news));
+        }
+        self.send_made(passed);
         if self.sampled || news.iter().any(|loss| loss.stage == Stage::Sampled) {
             self.totals(counters)?;
         }
@@ -109,4 +113,8 @@ impl Sink for Events {
     fn finish(self, patience: Duration) -> Result<()> {
         self.output.finish(patience)
     }
+}
+
+fn skipped(news: &[Loss]) -> bool {
+    news.iter().any(|loss| loss.stage == Stage::ProgramBusy)
 }

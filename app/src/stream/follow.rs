@@ -14,6 +14,8 @@ pub struct Follow {
     made: Vec<Event>,
     /// How often there was no room, as far as it was told.
     told: u64,
+    /// The kernel skipped programs in the second before.
+    skipped: bool,
 }
 
 impl Follow {
@@ -23,30 +25,39 @@ impl Follow {
             model,
             made: Vec::new(),
             told: 0,
+            skipped: false,
         }
     }
 
     /// Completes an event. What follows from it is [`Self::made`].
     pub fn event(&mut self, event: &mut Event) -> Look {
         let now = event.envelope.time_ns;
-        self.look_up(Some(event), now);
+        for pid in self.model.unsure(Some(event)) {
+            self.look_up(pid, now);
+        }
         self.model.see(event, &mut self.made)
     }
 
-    /// Asks the processes of which the model is not sure. /proc tells how it is now, which may be later than the event.
-    fn look_up(&mut self, next: Option<&Event>, now: u64) {
-        for pid in self.model.unsure(next) {
-            // One that is gone tells so itself.
-            if let Some(sockets) = proc::socket_descriptors(pid) {
-                self.model.has_only(pid, &sockets, now, &mut self.made);
-            }
+    /// Asks a process. /proc tells how it is now, which may be later than the event.
+    fn look_up(&mut self, pid: u32, now: u64) {
+        // One that is gone tells so itself.
+        if let Some(sockets) = proc::socket_descriptors(pid) {
+            self.model.has_only(pid, &sockets, now, &mut self.made);
         }
     }
 
-    /// What only time shows.
-    pub fn second(&mut self) {
+    /// What only time shows; whether the kernel skipped programs meanwhile.
+    pub fn second(&mut self, skipped: bool) {
         let now = boot_ns();
-        self.look_up(None, now);
+        for pid in self.model.unsure(None) {
+            self.look_up(pid, now);
+        }
+        for held in self.model.accused(now) {
+            if proc::holds(&held) == Some(false) {
+                self.model.acquit(&held, now, &mut self.made);
+            }
+        }
+        self.of_ended(skipped);
         self.model.tick(now, &mut self.made);
         for ended in self.model.ended(now) {
             if let Some(parent) = proc::zombie(ended.pid) {
@@ -61,6 +72,12 @@ impl Follow {
             );
             self.told = full;
         }
+    }
+
+    /// What is wrong with those who ended; whether the kernel skipped programs meanwhile.
+    pub fn of_ended(&mut self, skipped: bool) {
+        self.model.of_ended(skipped || self.skipped, &mut self.made);
+        self.skipped = skipped;
     }
 
     /// What followed, once.

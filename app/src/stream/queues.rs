@@ -262,7 +262,7 @@ impl Sink for Queues<'_> {
         Ok(())
     }
 
-    fn end(&mut self, news: &[Loss], _: &Counters) -> Result<()> {
+    fn end(&mut self, news: &[Loss], _: &Counters, _: &mut Passed) -> Result<()> {
         self.lost(news);
         Ok(())
     }

@@ -86,10 +86,18 @@ pub fn served_503(class: Class) {
     thread::sleep(std::time::Duration::from_millis(2100));
     let events = tracer.stop();
     server.stop();
-    events.assert_whole();
+    // There are so many closes that a kernel which skips programs at tracepoints skips some.
+    let skipped = match class {
+        Class::Tracepoint => events.assert_whole_but_skipped(),
+        Class::Fentry | Class::Kprobe => {
+            events.assert_whole();
+            0
+        }
+    };
     assert!(events.of("finding").is_empty(), "{:?}", events.of("finding"));
 
     let mut by_child = 0;
+    let mut unseen = 0;
     for says in &all {
         let accepted = of(&events, "accepted", says);
         assert_eq!(accepted.len(), 1, "{says}");
@@ -110,21 +118,23 @@ pub fn served_503(class: Class) {
         assert_eq!((&handed["pid"], &handed["comm"]), (&says["pid"], &"serve".into()));
         assert!(handed["held_ns"].is_u64() && handed["first_ns"].is_u64(), "{handed}");
         let inherited = of(&events, "inherited", says);
-        assert_eq!(inherited.len(), 1, "{says}: {inherited:?}");
-        assert_eq!(
-            (&inherited[0]["child"], &inherited[0]["fd"], &inherited[0]["holders"]),
-            (&says["pid"], &says["fd"], &2.into())
-        );
+        let by_its_child = |event: &&Value| {
+            (&event["child"], &event["fd"], &event["holders"]) == (&says["pid"], &says["fd"], &2.into())
+        };
         let last = of(&events, "last_close", says);
         assert_eq!(last.len(), 1, "{says}");
         let closed = of(&events, "fd_closed", says);
         let by = |pid: &Value| closed.iter().filter(|event| event["pid"] == *pid).count();
-        assert_eq!(by(&says["ppid"]), 1, "{closed:?}");
         // The parent's close is not the end where the child has it still; a parent that is slow may be the last.
-        let ends: Vec<_> = closed.iter().filter(|event| event["left"] == 0).collect();
-        assert_eq!(ends.len(), 1, "{closed:?}");
+        let ends = closed.iter().filter(|event| event["left"] == 0).count();
         // Between giving up a descriptor and letting go of the file a task can be overtaken.
-        assert!(by(&last[0]["pid"]) > 0, "{last:?}: {closed:?}");
+        let right = inherited.len() == 1
+            && inherited.iter().all(by_its_child)
+            && by(&says["ppid"]) == 1
+            && ends == 1
+            && by(&last[0]["pid"]) > 0;
+        assert!(right || skipped > 0, "{inherited:?} {last:?} {closed:?}");
+        unseen += u64::from(!right);
         by_child += usize::from(last[0]["pid"] == says["pid"]);
         assert!(
             closed
@@ -133,6 +143,7 @@ pub fn served_503(class: Class) {
             "{closed:?}"
         );
     }
+    assert!(unseen <= skipped, "{unseen} closes unseen, {skipped} runs skipped");
     assert!(
         by_child > ALONE / 2,
         "{by_child} connections ended at their child's close"

@@ -151,6 +151,7 @@ impl Told {
     /// So much time goes by.
     fn wait(&mut self, ns: u64) {
         self.now += ns;
+        self.model.of_ended(false, &mut self.made);
         self.model.tick(self.now, &mut self.made);
     }
 
@@ -400,6 +401,7 @@ fn findings_name_who_is_to_blame() {
     told.close(SERVER, CONNECTION, 5);
     told.read(CHILD);
     told.exit(CHILD);
+    told.wait(1);
     assert_eq!(told.findings(), [(finding::LISTENER_HELD, CHILD, SERVER)]);
 
     // The parent never closes.
@@ -569,4 +571,32 @@ fn the_only_holder_of_what_is_older_hands_it_off() {
         (handoff::FORK, UNKNOWN),
         "nobody knows since when it was used"
     );
+}
+
+#[test]
+fn nobody_is_blamed_for_what_the_kernel_skipped() {
+    let mut told = Told::serving();
+    told.fork(SERVER, CHILD);
+    told.close(SERVER, CONNECTION, 5);
+    told.read(CHILD);
+    told.made.clear();
+    // While it lives /proc can be asked.
+    let later = told.now + 2 * SECOND;
+    let accused = told.model.accused(later);
+    let listeners: Vec<_> = accused.iter().map(|held| (held.pid, held.cookie, held.fd)).collect();
+    assert_eq!(listeners, [(CHILD, LISTENER, 4)]);
+    let mut acquitted = told.model.accused(later);
+    told.model.acquit(&acquitted.remove(0), later, &mut told.made);
+    assert!(told.model.accused(later).is_empty());
+    told.wait(2 * SECOND);
+    assert_eq!(told.findings(), []);
+    // Of one that ended nothing is said.
+    let mut told = Told::serving();
+    told.fork(SERVER, CHILD);
+    told.close(SERVER, CONNECTION, 5);
+    told.read(CHILD);
+    told.exit(CHILD);
+    told.model.of_ended(true, &mut told.made);
+    told.wait(1);
+    assert_eq!(told.findings(), []);
 }
