@@ -12,7 +12,7 @@ use socklife_abi::{
 
 use crate::{
     lives::{self, Life},
-    maps::{EVENTS, LISTENERS, count, global},
+    maps::{EVENTS, LISTENERS, SHARES, count, global},
     mem::Mem,
     processes,
     requests::now,
@@ -226,22 +226,45 @@ impl Subject {
         if share != 0
             && let Some(tally) = LISTENERS.get_ptr_mut(listener)
         {
-            let second = (self.envelope.time_ns >> 30) as u32;
             // SAFETY: a value of LISTENERS; where two CPUs count at once the share is a little larger.
-            let shown = unsafe {
-                if (*tally).second != second {
-                    (*tally).second = second;
-                    (*tally).shown = 0;
-                }
-                (*tally).shown += 1;
-                (*tally).shown
-            };
-            if shown > share {
+            let (second, shown) = unsafe { (&mut (*tally).second, &mut (*tally).shown) };
+            if self.shown_in_this_second(second, shown) > share {
                 count(Counter::Held(P::KIND as usize));
                 return;
             }
         }
         self.emit(payload);
+    }
+
+    /// Sends an event of a kind that anybody on the network can cause, unless this CPU had its share of this second.
+    #[inline(always)]
+    pub fn emit_limited<P: Payload>(&self, payload: P) {
+        if !self.shown || global!(FILTER.events) & (1 << P::KIND as u8) == 0 {
+            return;
+        }
+        let share = global!(CONFIG.sample);
+        if share != 0
+            && let Some(sent) = SHARES.get_ptr_mut(P::KIND as u32)
+        {
+            // SAFETY: this CPU's value; where an interrupt counts at once the share is a little larger.
+            let (second, shown) = unsafe { (&mut (*sent).second, &mut (*sent).shown) };
+            if self.shown_in_this_second(second, shown) > share {
+                count(Counter::Held(P::KIND as usize));
+                return;
+            }
+        }
+        self.emit(payload);
+    }
+
+    #[inline(always)]
+    fn shown_in_this_second(&self, second: &mut u32, shown: &mut u32) -> u32 {
+        let now = (self.envelope.time_ns >> 30) as u32;
+        if *second != now {
+            *second = now;
+            *shown = 0;
+        }
+        *shown += 1;
+        *shown
     }
 
     /// Sends an event about this socket, if its kind was asked for.

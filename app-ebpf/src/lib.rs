@@ -9,6 +9,7 @@
 mod abi {
     pub mod config;
     pub mod counter;
+    mod data;
     pub mod event;
     pub mod kernel;
     pub mod program;

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use socklife_abi::{
     config::{Config, Filter},
     counter::{COUNTERS, Counter, Missed},
-    event::TOTALS,
+    event::{KINDS, TOTALS},
     kernel::{Args, Offsets, Regs},
     table::{ListenKey, Listening, Request, RequestKey, Tally},
 };
@@ -131,9 +131,21 @@ pub static CLOSING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1_024, 0
 #[map]
 pub static SOFTIRQ: PerCpuArray<Softirq> = PerCpuArray::with_max_entries(1, 0);
 
-/// What was learnt of the kernel: see `Learnt`.
+/// How many events of a kind this CPU has sent in this second. By [`Kind`](socklife_abi::event::Kind).
 #[map]
-pub static LEARNT: Array<u64> = Array::with_max_entries(1, 0);
+pub static SHARES: PerCpuArray<Share> = PerCpuArray::with_max_entries(KINDS as u32, 0);
+
+/// The functions of timers, learnt from those that run: requests', then connections'.
+#[map]
+pub static LEARNT: Array<u64> = Array::with_max_entries(2, 0);
+
+/// See `SHARES`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Share {
+    pub second: u32,
+    pub shown: u32,
+}
 
 /// See `CALLS`.
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use crate::{
     mem::{Mem, Obj, Probe, off},
-    sock::{Tuple, v4},
+    sock::{Sock, Tuple, v4},
 };
 
 /// Bits of the flags in a TCP header.
@@ -12,6 +12,10 @@ pub const RST: u8 = 4;
 pub const ACK: u8 = 16;
 
 const IPPROTO_TCP: u8 = 6;
+/// Bytes of an IPv6 header.
+const IPV6_HEADER: u32 = 40;
+/// `sk_buff.network_header` before it is known.
+const NOT_SET: u16 = u16::MAX;
 /// `SKB_DST_NOREF`: the lowest bit of the pointer to the route.
 const DST_NOREF: u64 = 1;
 
@@ -32,32 +36,12 @@ impl Packet {
         if skb.get(off!(skb_data)) != transport {
             return None;
         }
-        let network = Obj::<Probe>::new((head + u64::from(skb.get(off!(skb_network)))) as *const u8);
-        let tcp = Obj::<Probe>::new(transport as *const u8);
-        // SAFETY: read by the helper, which checks the address.
-        let byte = |at: Obj<Probe>, offset: usize| unsafe { Probe::read::<u8>(at.ptr().wrapping_add(offset)) };
-        // SAFETY: as above.
-        let port = |offset: usize| unsafe { u16::from_be(Probe::read(tcp.ptr().wrapping_add(offset).cast())) };
-        // SAFETY: as above.
-        let v4_at = |offset: usize| unsafe { v4(Probe::read(network.ptr().wrapping_add(offset).cast())) };
-        // SAFETY: as above.
-        let v6_at = |offset: usize| unsafe { Probe::read::<[u64; 2]>(network.ptr().wrapping_add(offset).cast()) };
-        let (saddr, daddr, family) = match byte(network, 0) >> 4 {
-            4 if byte(network, 9) == IPPROTO_TCP => (v4_at(16), v4_at(12), 4),
-            6 if byte(network, 6) == IPPROTO_TCP => (v6_at(24), v6_at(8), 6),
-            _ => return None,
-        };
+        let network = Bytes(head + u64::from(skb.get(off!(skb_network))));
+        let tcp = Bytes(transport);
         Some(Self {
-            tuple: Tuple {
-                saddr,
-                daddr,
-                sport: port(2),
-                dport: port(0),
-                family,
-                mapped: false,
-            },
+            tuple: tuple(network, tcp)?,
             netns: netns(skb),
-            flags: byte(tcp, 13),
+            flags: tcp.get(13),
         })
     }
 
@@ -66,6 +50,103 @@ impl Packet {
     pub fn is_ack(&self) -> bool {
         self.flags & (SYN | RST | ACK) == ACK
     }
+}
+
+/// A TCP segment wherever it is between its socket and the device, by its headers.
+pub struct Segment {
+    /// As the receiver's socket would see it.
+    pub tuple: Tuple,
+    pub netns: u32,
+    /// Sequence number of its first byte.
+    pub seq: u32,
+    /// Bytes of data.
+    pub len: u32,
+    pub flags: u8,
+    /// TCP has it, and the headers below are behind it.
+    pub at_tcp: bool,
+}
+
+impl Segment {
+    /// Nothing where there are no headers yet, or other ones.
+    #[inline(always)]
+    pub fn of(skb: Obj<Probe>) -> Option<Self> {
+        let network_header = skb.get(off!(skb_network));
+        if network_header == NOT_SET {
+            return None;
+        }
+        let head = skb.get(off!(skb_head));
+        let network = Bytes(head + u64::from(network_header));
+        let (ip, total) = if network.get::<u8>(0) >> 4 == 4 {
+            let ip = u32::from(network.get::<u8>(0) & 15) * 4;
+            (ip, u32::from(u16::from_be(network.get(2))))
+        } else {
+            // What stands between the two headers is no TCP for us.
+            (IPV6_HEADER, IPV6_HEADER + u32::from(u16::from_be(network.get(4))))
+        };
+        let tcp = Bytes(network.0 + u64::from(ip));
+        let tuple = tuple(network, tcp)?;
+        let headers = ip + u32::from(tcp.get::<u8>(12) >> 4) * 4;
+        Some(Self {
+            tuple,
+            netns: device_netns(skb),
+            seq: u32::from_be(tcp.get(4)),
+            len: total.saturating_sub(headers),
+            flags: tcp.get(13),
+            at_tcp: skb.get(off!(skb_data)) >= tcp.0,
+        })
+    }
+
+    /// The socket that sends it, while it is on its way out.
+    #[inline(always)]
+    pub fn sender(&self, skb: Obj<Probe>) -> Option<Sock<Probe>> {
+        let sock = Probe::tcp(skb.follow(off!(skb_sk)).ptr())?;
+        let ends = sock.tuple();
+        (ends.sport == self.tuple.dport && ends.dport == self.tuple.sport).then_some(sock)
+    }
+
+    /// An ACK, and nothing else.
+    #[inline(always)]
+    pub fn is_bare_ack(&self) -> bool {
+        self.len == 0 && self.flags & (FIN | SYN | RST | ACK) == ACK
+    }
+}
+
+/// The sequence numbers that a segment takes, as TCP remembers them while it is queued: the first, and one behind the last.
+#[inline(always)]
+pub fn sequence(skb: Obj<Probe>) -> (u32, u32) {
+    let control = skb.ptr().wrapping_add(off!(skb_control).bytes() as usize);
+    let control = Obj::<Probe>::new(control);
+    (control.get(off!(tcb_seq)), control.get(off!(tcb_end_seq)))
+}
+
+/// Bytes at a place that the kernel may have given away: what cannot be read is zero.
+#[derive(Clone, Copy)]
+struct Bytes(u64);
+
+impl Bytes {
+    #[inline(always)]
+    fn get<T: Copy>(self, offset: usize) -> T {
+        // SAFETY: read by the helper, which checks the address.
+        unsafe { Probe::read((self.0 as *const u8).wrapping_add(offset).cast()) }
+    }
+}
+
+/// Out of an IP and a TCP header, as the receiver sees it.
+#[inline(always)]
+fn tuple(network: Bytes, tcp: Bytes) -> Option<Tuple> {
+    let (saddr, daddr, family) = match network.get::<u8>(0) >> 4 {
+        4 if network.get::<u8>(9) == IPPROTO_TCP => (v4(network.get(16)), v4(network.get(12)), 4),
+        6 if network.get::<u8>(6) == IPPROTO_TCP => (network.get(24), network.get(8), 6),
+        _ => return None,
+    };
+    Some(Tuple {
+        saddr,
+        daddr,
+        sport: u16::from_be(tcp.get(2)),
+        dport: u16::from_be(tcp.get(0)),
+        family,
+        mapped: false,
+    })
 }
 
 /// Only the flags, of what is known to be TCP's.
@@ -81,5 +162,15 @@ pub fn flags<M: Mem>(skb: Obj<M>) -> u8 {
 fn netns<M: Mem>(skb: Obj<M>) -> u32 {
     let dst = skb.get(off!(skb_dst)) & !DST_NOREF;
     let device = Obj::<Probe>::new(dst as *const u8).follow(off!(dst_dev));
+    device.follow(off!(dev_net)).get(off!(net_inum))
+}
+
+/// By its device, while it has one.
+#[inline(always)]
+fn device_netns(skb: Obj<Probe>) -> u32 {
+    let device = skb.follow(off!(skb_dev));
+    if device.ptr().is_null() {
+        return netns(skb);
+    }
     device.follow(off!(dev_net)).get(off!(net_inum))
 }

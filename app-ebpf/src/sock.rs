@@ -201,6 +201,13 @@ impl<M: Mem> Sock<M> {
         self.0.get(off!(write_seq)).wrapping_sub(self.0.get(off!(snd_una)))
     }
 
+    /// Bytes that were written and not sent.
+    #[inline(always)]
+    pub fn unsent(self) -> u32 {
+        let unsent = self.0.get(off!(write_seq)).wrapping_sub(self.0.get(off!(snd_nxt))) as i32;
+        unsent.max(0) as u32
+    }
+
     /// A child that nobody accepted yet.
     #[inline(always)]
     pub fn waits_for_accept(self) -> bool {

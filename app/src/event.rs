@@ -31,12 +31,19 @@ mod listening;
 pub(crate) mod names;
 mod never_accepted;
 mod queues;
+mod rcvq_full;
+mod reset_received;
+mod reset_sent;
+mod retransmitted;
+mod skb_dropped;
+mod sndbuf_limited;
 mod state;
 mod syn_queued;
 mod syn_refused;
 mod synack_retransmitted;
 mod synack_sent;
 mod touched;
+mod window_stalled;
 
 use std::{
     fmt,
@@ -407,6 +414,57 @@ mod tests {
                 first: abi::touch::READ,
                 inode: 1,
                 accepted: 1,
+                reserved: 0,
+            }),
+            Kind::SkbDropped => Detail::SkbDropped(abi::SkbDropped {
+                location: 1,
+                reason: 2,
+                seq: 1,
+                len: 1,
+                state: 1,
+                tcp_flags: 0x18,
+                flags: 0,
+                reserved: [0; 6],
+            }),
+            Kind::Retransmitted => Detail::Retransmitted(abi::Retransmitted {
+                seq: 1,
+                len: 1,
+                timeouts: 1,
+                cause: abi::resend::TIMEOUT,
+                state: 1,
+                errno: 105,
+            }),
+            Kind::ResetSent => Detail::ResetSent(abi::ResetSent {
+                reason: 1,
+                state: 1,
+                answers: 1,
+                reserved: 0,
+            }),
+            Kind::ResetReceived => Detail::ResetReceived(abi::ResetReceived {
+                state: 1,
+                unread: 1,
+                unacknowledged: 1,
+                reserved: 0,
+            }),
+            Kind::RcvqFull => Detail::RcvqFull(abi::RcvqFull {
+                reason: 1,
+                len: 1,
+                unread: 1,
+                rmem_alloc: 1,
+                rcvbuf: 1,
+                reserved: 0,
+            }),
+            Kind::SndbufLimited => Detail::SndbufLimited(abi::SndbufLimited {
+                waited_ns: 1,
+                wmem_queued: 1,
+                sndbuf: 1,
+                unacknowledged: 1,
+                errno: 11,
+            }),
+            Kind::WindowStalled => Detail::WindowStalled(abi::WindowStalled {
+                unsent: 1,
+                window: 0,
+                probes: 1,
                 reserved: 0,
             }),
             Kind::Finding => Detail::Finding(abi::Finding {

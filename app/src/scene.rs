@@ -1,5 +1,6 @@
 //! Connections in a network namespace of their own: what `doctor` proves its hooks with, and `demo` shows.
 
+pub mod data;
 mod holders;
 pub mod peer;
 pub mod queues;

@@ -67,9 +67,18 @@ pub struct Config {
     pub hz: u32,
     /// `SKB_DROP_REASON_TCP_FLAGS`, or 0 where this kernel has none.
     pub reason_tcp_flags: u32,
+    /// Drop reasons that are none: the segment was used up, or its socket is closed.
+    pub used_up: Reasons,
+    /// Drop reasons of an ACK without data that TCP had no use for any more: nothing is lost with it.
+    pub stale_ack: Reasons,
+    /// Drop reasons that say that the receiving socket has no room.
+    pub no_room: Reasons,
 }
 
-const _: () = assert!(size_of::<Config>() == 32);
+const _: () = assert!(size_of::<Config>() == 128);
+
+/// A set of the kernel's drop reasons: one bit for each of the first 256.
+pub type Reasons = [u64; 4];
 
 impl Config {
     /// Nothing is set.
@@ -81,5 +90,8 @@ impl Config {
         sample: 0,
         hz: 0,
         reason_tcp_flags: 0,
+        used_up: [0; 4],
+        stale_ack: [0; 4],
+        no_room: [0; 4],
     };
 }

@@ -2,6 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
+pub use super::data::{
+    NO_REASON, RcvqFull, ResetReceived, ResetSent, Retransmitted, SENDING, SkbDropped, SndbufLimited, UNKNOWN_BYTES,
+    WindowStalled, resend,
+};
+
 /// The one list of events: number on the wire, name of the payload, name in output.
 ///
 /// `for_each_event!(m)` calls `m! { number => Payload "name", … }`. [`Kind`] comes from it, and in user space the
@@ -42,6 +47,13 @@ macro_rules! for_each_event {
             30 => Inherited "inherited",
             31 => HandedOff "handed_off",
             32 => Finding "finding",
+            33 => SkbDropped "skb_dropped",
+            34 => Retransmitted "retransmitted",
+            35 => ResetSent "reset_sent",
+            36 => ResetReceived "reset_received",
+            37 => RcvqFull "rcvq_full",
+            38 => SndbufLimited "sndbuf_limited",
+            39 => WindowStalled "window_stalled",
         }
     };
 }

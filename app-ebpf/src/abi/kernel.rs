@@ -51,10 +51,12 @@ pub struct FieldSpec {
     pub size: usize,
     /// The programs can do without it.
     pub optional: bool,
+    /// A bit field at the bottom of its byte, which the programs cut out.
+    pub low_bits: bool,
 }
 
 macro_rules! kernel_fields {
-    ($($(#[$doc:meta])* $name:ident: $ty:ty = $of:literal . $path:literal $($optional:ident)?,)*) => {
+    ($($(#[$doc:meta])* $name:ident: $ty:ty = $of:literal . $path:literal $($trait:ident)?,)*) => {
         /// Where the kernel keeps what the programs read.
         #[derive(Clone, Copy, Debug)]
         #[repr(C)]
@@ -73,13 +75,16 @@ macro_rules! kernel_fields {
                     of: $of,
                     path: $path,
                     size: size_of::<$ty>(),
-                    optional: kernel_fields!(@optional $($optional)?),
+                    optional: kernel_fields!(@optional $($trait)?),
+                    low_bits: kernel_fields!(@low_bits $($trait)?),
                 },)*
             ];
         }
     };
     (@optional optional) => { true };
-    (@optional) => { false };
+    (@optional $($other:ident)?) => { false };
+    (@low_bits low_bits) => { true };
+    (@low_bits $($other:ident)?) => { false };
 }
 
 /// A pointer in kernel memory.
@@ -119,6 +124,18 @@ kernel_fields! {
     segs_in: u32 = "tcp_sock"."segs_in",
     segs_out: u32 = "tcp_sock"."segs_out",
     total_retrans: u32 = "tcp_sock"."total_retrans",
+    snd_nxt: u32 = "tcp_sock"."snd_nxt",
+    snd_wnd: u32 = "tcp_sock"."snd_wnd",
+    retransmits: u8 = "inet_connection_sock"."icsk_retransmits",
+    timer_event: u8 = "inet_connection_sock"."icsk_pending",
+    window_probes: u8 = "inet_connection_sock"."icsk_probes_out",
+    ca_state: u8 = "inet_connection_sock"."icsk_ca_state" low_bits,
+    write_timer: u64 = "inet_connection_sock"."icsk_retransmit_timer" optional,
+    write_timer_in_sock: u64 = "sock"."tcp_retransmit_timer" optional,
+    wmem_queued: u32 = "sock"."sk_wmem_queued",
+    sndbuf: u32 = "sock"."sk_sndbuf",
+    rmem_alloc: u32 = "sock"."sk_backlog.rmem_alloc",
+    rcvbuf: u32 = "sock"."sk_rcvbuf",
     srtt_us: u32 = "tcp_sock"."srtt_us",
     rcv_nxt: u32 = "tcp_sock"."rcv_nxt",
     copied_seq: u32 = "tcp_sock"."copied_seq",
@@ -137,6 +154,12 @@ kernel_fields! {
     timer_function: Ptr = "timer_list"."function",
     skb_head: Ptr = "sk_buff"."head",
     skb_data: Ptr = "sk_buff"."data",
+    skb_len: u32 = "sk_buff"."len",
+    skb_sk: Ptr = "sk_buff"."sk",
+    skb_dev: Ptr = "sk_buff"."dev",
+    skb_control: u64 = "sk_buff"."cb",
+    tcb_seq: u32 = "tcp_skb_cb"."seq",
+    tcb_end_seq: u32 = "tcp_skb_cb"."end_seq",
     skb_network: u16 = "sk_buff"."network_header",
     skb_transport: u16 = "sk_buff"."transport_header",
     skb_dst: Ptr = "sk_buff"."_skb_refdst",
@@ -262,6 +285,14 @@ call_args! {
     filp_close_filp = "filp_close" (filp),
     release_socket = "inet_release" (sock),
     sendmsg_sk = "tcp_sendmsg" (sk),
+    kfree_skb_location = "__traceiter_kfree_skb" (location),
+    retransmit_err = "__traceiter_tcp_retransmit_skb" (err),
+    send_reset_reason = "__traceiter_tcp_send_reset" (reason),
+    send_reset4_sk = "tcp_v4_send_reset" (sk),
+    send_reset4_skb = "tcp_v4_send_reset" (skb),
+    wait_memory_sk = "sk_stream_wait_memory" (sk),
+    wait_memory_ret = "sk_stream_wait_memory" (returned),
+    probe_sk = "tcp_send_probe0" (sk),
     kfree_skb_rx_sk = "__traceiter_kfree_skb" (rx_sk),
     kfree_skb_reason = "__traceiter_kfree_skb" (reason),
 }

@@ -7,7 +7,7 @@ use crate::{
     emit::Subject,
     half_open, listeners, lives,
     mem::{Mem as _, Obj, Probe, off},
-    probes::syn_queue::learn,
+    probes::{syn_queue::learn, window},
     sock::Req,
 };
 
@@ -50,7 +50,12 @@ pub fn snapshot_iter(context: *const IterTcp) -> i32 {
         if passes(sock.key()) {
             listeners::note(sock, true);
         }
-    } else if sock.waits_for_accept() && passes(sock.key()) {
+        return 0;
+    }
+    if sock.state() == state::ESTABLISHED {
+        window::learn(sock);
+    }
+    if sock.waits_for_accept() && passes(sock.key()) {
         let listener = listeners::at(&sock.tuple(), sock.netns()).map_or(0, |listener| listener.key());
         lives::change(sock.key(), |life| {
             life.queued = 1;

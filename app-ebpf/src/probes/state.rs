@@ -20,6 +20,7 @@ use crate::{
     listeners, lives,
     maps::{CLOSING, TOLD, global},
     mem::{Direct, Mem, Probe, off},
+    probes::window,
     requests::now,
     sock::Sock,
     task::{Task, thread},
@@ -61,6 +62,9 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Tu
         return;
     }
     subject.emit(State { oldstate, newstate });
+    if newstate == state::ESTABLISHED && global!(FILTER.events) & (1 << Kind::WindowStalled as u8) != 0 {
+        window::learn(sock);
+    }
     if newstate == state::CLOSE {
         listener_closes(&mut subject, oldstate, owned);
     }

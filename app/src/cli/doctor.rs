@@ -88,6 +88,17 @@ struct Seen {
     via: Option<String>,
 }
 
+/// What socklife can do without: what becomes of the data.
+const DATA: u64 = Kind::set(&[
+    Kind::SkbDropped,
+    Kind::Retransmitted,
+    Kind::ResetSent,
+    Kind::ResetReceived,
+    Kind::RcvqFull,
+    Kind::SndbufLimited,
+    Kind::WindowStalled,
+]);
+
 impl Doctor {
     pub fn run(self) -> Result<ExitCode> {
         let report = self.examine();
@@ -175,7 +186,7 @@ impl Seen {
         let program = fired.get(&(kind as u8));
         Self {
             event: kind.name(),
-            required: !matches!(kind, Kind::Bound | Kind::CookieRejected) && !kind.is_in(HOLDERS),
+            required: !matches!(kind, Kind::Bound | Kind::CookieRejected) && !kind.is_in(HOLDERS | DATA),
             fired: program.is_some(),
             via: program.and_then(|program| via(*program)),
         }
@@ -185,10 +196,14 @@ impl Seen {
 /// The kinds that come from a hook here; others are made of them.
 fn told_by_hooks(rows: &[RowReport]) -> impl Iterator<Item = Kind> {
     let by_range = rows.iter().any(|row| row.takes(Program::CloseRangeTp));
+    let seen = rows
+        .iter()
+        .filter(|row| row.chosen.is_some_and(|rung| !rung.hooks.is_empty()));
+    let seen = seen.fold(0, |seen, row| seen | row.row.feeds);
     Kind::ALL
         .iter()
         .copied()
-        .filter(move |kind| !kind.is_in(holders::MADE) && (*kind != Kind::FdsClosed || by_range))
+        .filter(move |kind| kind.is_in(seen) && !kind.is_in(holders::MADE) && (*kind != Kind::FdsClosed || by_range))
 }
 
 /// Attaches everything, makes the connections, and notes which kinds came, through which program.
@@ -219,7 +234,9 @@ fn play(ready: &Sender<u32>, go: &Receiver<()>) -> Result<()> {
     scene::peer::prepare()?;
     scene::queues::full_accept_queue(loopback)?;
     scene::queues::cookies(loopback)?;
-    scene::queues::synack_again(loopback)
+    scene::queues::synack_again(loopback)?;
+    scene::data::no_room(loopback)?;
+    scene::data::timers(loopback)
 }
 
 fn observe(

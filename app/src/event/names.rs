@@ -72,3 +72,24 @@ impl Serialize for Errno {
         serializer.collect_str(self)
     }
 }
+
+/// The flags in a TCP header.
+pub struct TcpFlags(pub u8);
+
+const TCP_FLAGS: [&str; 8] = ["FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR"];
+
+impl fmt::Display for TcpFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let set = TCP_FLAGS.iter().enumerate().filter(|(i, _)| self.0 >> i & 1 != 0);
+        for (n, (_, name)) in set.enumerate() {
+            write!(f, "{}{name}", if n == 0 { "" } else { "," })?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for TcpFlags {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

@@ -3,7 +3,7 @@
 //! aya parses BTF too, and keeps it to itself; the one other crate is LGPL. The format is
 //! `Documentation/bpf/btf.rst` of the kernel.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
@@ -177,19 +177,20 @@ impl Btf {
             .map(Some)
     }
 
-    /// The number behind a name of an enumeration; `None` where this kernel has none.
-    pub fn enumerator(&self, of: &str, name: &str) -> Result<Option<u32>> {
+    /// The numbers of an enumeration with their names, less what all of them begin with; none where this kernel has none.
+    pub fn enumerators(&self, of: &str, prefix: &str) -> Result<BTreeMap<u32, String>> {
         let Some(&number) = self.structs.get(of) else {
-            return Ok(None);
+            return Ok(BTreeMap::new());
         };
         let ty = self.ty(number)?;
-        for i in 0..ty.vlen as usize {
-            let at = ty.details + i * 8;
-            if self.string(self.word(at)?)? == name {
-                return Ok(Some(self.word(at + 4)?));
-            }
-        }
-        Ok(None)
+        (0..ty.vlen as usize)
+            .map(|i| {
+                let at = ty.details + i * 8;
+                let name = self.string(self.word(at)?)?;
+                let short = name.strip_prefix(prefix).unwrap_or(name);
+                Ok((self.word(at + 4)?, short.to_owned()))
+            })
+            .collect()
     }
 
     /// Whether this kernel has the function.

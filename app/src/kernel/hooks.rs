@@ -40,6 +40,8 @@ pub enum At {
     TpBtfNamed(&'static str, &'static str),
     /// A tracepoint with untyped arguments.
     RawTp(&'static str),
+    /// The same, for a program that needs arguments which not every kernel's tracepoint has.
+    RawTpNamed(&'static str, &'static str),
     /// A tracepoint's record; needs tracefs.
     Tracepoint(&'static str, &'static str),
     /// TCP's callbacks, at the root cgroup.
@@ -60,9 +62,11 @@ impl At {
     /// The kernel function whose parameters the program reads.
     pub fn function(self) -> Option<&'static str> {
         match self {
-            Self::Fentry(function) | Self::Fexit(function) | Self::Kprobe(function) | Self::TpBtfNamed(_, function) => {
-                Some(function)
-            }
+            Self::Fentry(function)
+            | Self::Fexit(function)
+            | Self::Kprobe(function)
+            | Self::TpBtfNamed(_, function)
+            | Self::RawTpNamed(_, function) => Some(function),
             Self::Kretprobe(_)
             | Self::TpBtf(_)
             | Self::RawTp(_)
@@ -85,7 +89,7 @@ impl fmt::Display for At {
             Self::Kprobe(function) => write!(f, "kprobe:{function}"),
             Self::Kretprobe(function) => write!(f, "kretprobe:{function}"),
             Self::TpBtf(name) | Self::TpBtfNamed(name, _) => write!(f, "tp_btf:{name}"),
-            Self::RawTp(name) => write!(f, "raw_tp:{name}"),
+            Self::RawTp(name) | Self::RawTpNamed(name, _) => write!(f, "raw_tp:{name}"),
             Self::Tracepoint(category, name) => write!(f, "tp:{category}:{name}"),
             Self::SockOps => f.write_str("sock_ops"),
             Self::SockCreate => f.write_str("cgroup:sock_create"),
@@ -552,8 +556,91 @@ pub const TABLE: &[Row] = &[
         ],
     },
     Row {
+        name: "a segment dropped",
+        feeds: Kind::set(&[Kind::SkbDropped, Kind::RcvqFull]),
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint]; DropTpBtf @ At::TpBtfNamed("kfree_skb", "__traceiter_kfree_skb")),
+            rung!(&[Kprobe]; DropRawTp @ At::RawTpNamed("kfree_skb", "__traceiter_kfree_skb")),
+            rung!(&[Fentry, Tracepoint]; DropTpBtf @ At::TpBtf("kfree_skb"); cannot: [
+                "the listener or connection that a segment was for when it was dropped; before 5.17 the reason, `rcvq_full`, \
+                 and what a connection itself drops",
+            ]),
+            rung!(&[Kprobe]; DropRawTp @ At::RawTp("kfree_skb"); cannot: [
+                "the listener or connection that a segment was for when it was dropped; before 5.17 the reason, `rcvq_full`, \
+                 and what a connection itself drops",
+            ]),
+        ],
+    },
+    Row {
+        name: "a segment sent again",
+        feeds: Kind::set(&[Kind::Retransmitted]),
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint]; ResentTpBtf @ At::TpBtf("tcp_retransmit_skb")),
+            rung!(&[Kprobe]; ResentRawTp @ At::RawTp("tcp_retransmit_skb")),
+        ],
+    },
+    Row {
+        name: "a RST sent",
+        feeds: Kind::set(&[Kind::ResetSent]),
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint];
+                ResetSentTpBtf @ At::TpBtfNamed("tcp_send_reset", "__traceiter_tcp_send_reset")),
+            rung!(&[Kprobe]; ResetSentRawTp @ At::RawTpNamed("tcp_send_reset", "__traceiter_tcp_send_reset")),
+            // Before there was a reason, the tracepoint was silent where there is no socket.
+            rung!(&[Fentry];
+                ResetSentTpBtf @ At::TpBtf("tcp_send_reset"), ResetSentFentry4 @ At::Fentry("tcp_v4_send_reset"),
+                ResetSentFentry6 @ At::Fentry("tcp_v6_send_reset")),
+            rung!(&[Kprobe];
+                ResetSentRawTp @ At::RawTp("tcp_send_reset"), ResetSentKprobe @ At::Kprobe("tcp_v4_send_reset"),
+                ResetSentKprobe @ At::Kprobe("tcp_v6_send_reset")),
+            rung!(&[Tracepoint]; ResetSentTpBtf @ At::TpBtf("tcp_send_reset"); cannot: [
+                "a RST that answers where there is no socket, as for a closed port",
+            ]),
+        ],
+    },
+    Row {
+        name: "a RST received",
+        feeds: Kind::set(&[Kind::ResetReceived]),
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint]; ResetReceivedTpBtf @ At::TpBtf("tcp_receive_reset")),
+            rung!(&[Kprobe]; ResetReceivedRawTp @ At::RawTp("tcp_receive_reset")),
+        ],
+    },
+    Row {
+        name: "the peer's window is closed",
+        feeds: Kind::set(&[Kind::WindowStalled]),
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; WindowFentry @ At::Fentry("tcp_send_probe0")),
+            rung!(&[Kprobe]; WindowKprobe @ At::Kprobe("tcp_send_probe0")),
+            rung!(&[Tracepoint]; WindowRawTp @ At::RawTp("timer_expire_entry")),
+        ],
+    },
+    Row {
+        name: "a writer waits for the send buffer",
+        feeds: Kind::set(&[Kind::SndbufLimited]),
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                WaitMemoryFexit @ At::Fexit("sk_stream_wait_memory"),
+                WaitMemoryFentry @ At::Fentry("sk_stream_wait_memory")),
+            rung!(&[Kprobe];
+                WaitMemoryKretprobe @ At::Kretprobe("sk_stream_wait_memory"),
+                WaitMemoryKprobe @ At::Kprobe("sk_stream_wait_memory")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["`sndbuf_limited`: that a writer waits for room in the send buffer"],
+            },
+        ],
+    },
+    Row {
         name: "what is there at the start",
-        feeds: SYN_QUEUE | ACCEPT,
+        feeds: SYN_QUEUE | ACCEPT | Kind::set(&[Kind::WindowStalled]),
         need: Need::Optional,
         rungs: &[rung!(ANY; SnapshotIter @ At::Iter("tcp"))],
     },

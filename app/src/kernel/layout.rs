@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use socklife_abi::kernel::{ABSENT, ArgSpec, Args, FieldSpec, NO_ARG, Offsets, Regs};
 
-use super::btf::Btf;
+use super::{btf::Btf, reasons::Reasons};
 
 /// Where the running kernel keeps its BTF.
 pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
@@ -13,6 +13,8 @@ const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
 
 /// 5.17 and later.
 const DROP_REASONS: &str = "skb_drop_reason";
+/// 6.10 and later.
+const RESET_REASONS: &str = "sk_rst_reason";
 
 /// The tables of [`socklife_abi::kernel`], as bytes of the globals.
 pub struct Layout {
@@ -24,8 +26,8 @@ pub struct Layout {
     pub regs: Vec<u32>,
     /// Whether tracing programs may call `bpf_get_socket_cookie`.
     pub cookie_helper: bool,
-    /// The number of the drop reason of a segment that a listener has no use for; numbers change from build to build.
-    pub reason_tcp_flags: Option<u32>,
+    /// What is dropped for which reason; numbers change from build to build.
+    pub reasons: Reasons,
 }
 
 impl Layout {
@@ -42,7 +44,7 @@ impl Layout {
     /// Of the kernel that this BTF describes.
     pub fn resolve(data: Vec<u8>) -> Result<Self> {
         let mut structs: Vec<_> = Offsets::SPEC.iter().map(|spec| spec.of).collect();
-        structs.extend(["pt_regs", DROP_REASONS]);
+        structs.extend(["pt_regs", DROP_REASONS, RESET_REASONS]);
         let mut functions: Vec<_> = Args::SPEC.iter().map(|spec| spec.function).collect();
         functions.push(COOKIE_HELPER);
         let btf = Btf::parse(data, &structs, &functions)?;
@@ -57,7 +59,10 @@ impl Layout {
                 .collect::<Result<_>>()?,
             regs: registers(&btf)?,
             cookie_helper: btf.has_function(COOKIE_HELPER),
-            reason_tcp_flags: btf.enumerator(DROP_REASONS, "SKB_DROP_REASON_TCP_FLAGS")?,
+            reasons: Reasons {
+                drops: btf.enumerators(DROP_REASONS, "SKB_DROP_REASON_")?,
+                resets: btf.enumerators(RESET_REASONS, "SK_RST_REASON_")?,
+            },
         })
     }
 
@@ -82,7 +87,10 @@ fn offset(btf: &Btf, spec: &FieldSpec) -> Result<u32> {
     let FieldSpec { of, path, size, .. } = spec;
     match btf.field(of, path)? {
         Some(field) => {
-            ensure!(!field.bitfield, "{of}.{path} is a bit field in this kernel");
+            ensure!(
+                !field.bitfield || spec.low_bits,
+                "{of}.{path} is a bit field in this kernel"
+            );
             // A wider field would be read by half, and an array of two words is read word by word.
             ensure!(
                 field.size as usize >= *size,

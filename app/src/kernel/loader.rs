@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
 use socklife_abi::config::{Config, Filter};
 
-use super::{counts, layout::Layout, object};
+use super::{counts, layout::Layout, object, reasons};
 use crate::clock;
 
 /// Sizes of the maps that are large.
@@ -41,7 +41,10 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         nr_accept4: u32::try_from(libc::SYS_accept4)?,
         sample,
         hz: clock::ticks_per_second(),
-        reason_tcp_flags: layout.reason_tcp_flags.unwrap_or(0),
+        reason_tcp_flags: layout.reasons.drop_named("TCP_FLAGS").unwrap_or(0),
+        used_up: layout.reasons.set(&reasons::USED_UP),
+        stale_ack: layout.reasons.set(&reasons::STALE_ACK),
+        no_room: layout.reasons.set(&reasons::NO_ROOM),
     };
     let object = object::bytes()?;
     EbpfLoader::new()

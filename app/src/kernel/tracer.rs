@@ -17,7 +17,7 @@ use aya_log::EbpfLogger;
 use socklife_abi::{
     config::Filter,
     counter::{Counter, MISSED},
-    event::{KINDS, TOTALS},
+    event::{KINDS, Kind, TOTALS},
     program::Program,
 };
 
@@ -29,7 +29,7 @@ use super::{
     loader::{self, Sizes},
     losses::Losses,
     probe_log::{self, Stderr},
-    snapshot,
+    snapshot, symbols,
     tables::Tables,
     tracefs,
 };
@@ -172,6 +172,10 @@ impl Tracer {
             check(&report)?;
         }
         cookies::ask(wanted.filter.netns);
+        layout.reasons.publish();
+        if Kind::SkbDropped.is_in(wanted.filter.events) {
+            symbols::open();
+        }
         if report.iter().any(|row| row.takes(Program::SnapshotIter)) {
             snapshot::take(&mut ebpf, wanted.filter.netns)?;
         }
@@ -330,7 +334,7 @@ impl Attacher<'_> {
             (At::TpBtf(name) | At::TpBtfNamed(name, _), Loaded::BtfTracePoint(program)) => {
                 program.load(name, &self.btf).and_then(|()| program.attach().map(drop))
             }
-            (At::RawTp(name), Loaded::RawTracePoint(program)) => {
+            (At::RawTp(name) | At::RawTpNamed(name, _), Loaded::RawTracePoint(program)) => {
                 once(loaded, || program.load()).and_then(|()| program.attach(name).map(drop))
             }
             (At::Kprobe(function) | At::Kretprobe(function), Loaded::KProbe(program)) => {

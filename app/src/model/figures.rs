@@ -127,27 +127,8 @@ fn slots(detail: &Detail) -> [Option<usize>; 2] {
         Detail::Accepted(_) => one(Total::Accepted),
         Detail::NeverAccepted(_) => one(Total::NeverAccepted),
         Detail::ConnectFailed(_) => one(Total::ConnectFailed),
-        Detail::Bound(_)
-        | Detail::Listening(_)
-        | Detail::Connect(_)
-        | Detail::Connected(_)
-        | Detail::Established(_)
-        | Detail::State(_)
-        | Detail::Closed(_)
-        | Detail::SynackSent(_)
-        | Detail::SynackRetransmitted(_)
-        | Detail::FdOpened(_)
-        | Detail::FdClosed(_)
-        | Detail::FdsClosed(_)
-        | Detail::LastClose(_)
-        | Detail::Touched(_)
-        | Detail::Forked(_)
-        | Detail::Executed(_)
-        | Detail::Exited(_)
-        | Detail::Inherited(_)
-        | Detail::HandedOff(_)
-        | Detail::Finding(_)
-        | Detail::Listener(_) => [None, None],
+        // The rest moves no count of a listener or namespace.
+        _ => [None, None],
     }
 }
 

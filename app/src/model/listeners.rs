@@ -61,24 +61,8 @@ impl Listeners {
                 };
                 self.happened(event, &queues, place);
             }
-            Detail::Bound(_)
-            | Detail::Connect(_)
-            | Detail::Connected(_)
-            | Detail::ConnectFailed(_)
-            | Detail::Established(_)
-            | Detail::State(_)
-            | Detail::FdOpened(_)
-            | Detail::FdClosed(_)
-            | Detail::FdsClosed(_)
-            | Detail::LastClose(_)
-            | Detail::Touched(_)
-            | Detail::Forked(_)
-            | Detail::Executed(_)
-            | Detail::Exited(_)
-            | Detail::Inherited(_)
-            | Detail::HandedOff(_)
-            | Detail::Finding(_)
-            | Detail::Closed(_) => {}
+            // The rest is not about a listener.
+            _ => {}
         }
     }
 

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 const SYN: u8 = 2;
 const RST: u8 = 4;
+const PSH: u8 = 8;
 const ACK: u8 = 16;
 const TCP: u8 = 6;
 const WINDOW: u16 = 0xffff;
@@ -164,6 +165,37 @@ impl Peer {
     /// An ACK of a SYN-ACK that never was.
     pub fn forged_ack(&self) -> Result<()> {
         self.send(ACK, ISN + 1, 0x1234_5678)
+    }
+
+    /// Data, so many bytes behind the first that it may send.
+    pub fn data(&self, offset: u32, data: &[u8]) -> Result<()> {
+        self.put(&self.segment(offset, data)?)?;
+        self.settle()
+    }
+
+    /// The same with a checksum that is wrong.
+    pub fn corrupted(&self, offset: u32, data: &[u8]) -> Result<()> {
+        let mut packet = self.segment(offset, data)?;
+        let sum = packet.len() - data.len() - HEADER + CHECKSUM;
+        packet[sum] ^= 0xff;
+        self.put(&packet)?;
+        self.settle()
+    }
+
+    /// A SYN that nobody here is meant to get, and no router may pass on any more (IPv4's TTL, IPv6's hop limit).
+    pub fn last_hop(&self) -> Result<()> {
+        let mut packet = packet(self.local, self.server, SYN, ISN, 0);
+        let hops = if self.server.is_ipv4() { 8 } else { 7 };
+        packet[hops] = 1;
+        self.put(&packet)?;
+        self.settle()
+    }
+
+    fn segment(&self, offset: u32, data: &[u8]) -> Result<Vec<u8>> {
+        let isn = self.server_isn.context("no SYN-ACK came yet")?;
+        let seq = (ISN + 1).wrapping_add(offset);
+        let ack = isn.wrapping_add(1);
+        Ok(packet_of(self.local, self.server, PSH | ACK, seq, ack, data))
     }
 
     /// A reset of the half-open connection.
@@ -338,7 +370,15 @@ fn stay() -> io::Result<()> {
 
 /// A segment without payload, in its packet.
 fn packet(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> Vec<u8> {
-    let mut tcp = Vec::with_capacity(20);
+    packet_of(from, to, flags, seq, ack, &[])
+}
+
+/// Where the checksum stands in a segment, and how long its header is.
+const CHECKSUM: usize = 16;
+const HEADER: usize = 20;
+
+fn packet_of(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32, data: &[u8]) -> Vec<u8> {
+    let mut tcp = Vec::with_capacity(HEADER + data.len());
     tcp.extend(from.port().to_be_bytes());
     tcp.extend(to.port().to_be_bytes());
     tcp.extend(seq.to_be_bytes());
@@ -346,6 +386,8 @@ fn packet(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> Ve
     tcp.extend([5 << 4, flags]);
     tcp.extend(WINDOW.to_be_bytes());
     tcp.extend([0; 4]);
+    tcp.extend(data);
+    let length = u16::try_from(tcp.len()).unwrap_or(u16::MAX).to_be_bytes();
     let mut pseudo = Vec::new();
     let mut packet = Vec::with_capacity(60);
     match (from.ip(), to.ip()) {
@@ -364,14 +406,14 @@ fn packet(from: SocketAddr, to: SocketAddr, flags: u8, seq: u32, ack: u32) -> Ve
             };
             pseudo.extend(octets(from));
             pseudo.extend(octets(to));
-            packet.extend([0x60, 0, 0, 0, 0, 20, TCP, 64]);
+            packet.extend([0x60, 0, 0, 0, length[0], length[1], TCP, 64]);
             packet.extend(octets(from));
             packet.extend(octets(to));
         }
     }
-    pseudo.extend([0, TCP, 0, 20]);
+    pseudo.extend([0, TCP, length[0], length[1]]);
     let sum = checksum(&[pseudo, tcp.clone()].concat());
-    tcp[16..18].copy_from_slice(&sum.to_be_bytes());
+    tcp[CHECKSUM..CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
     packet.extend(tcp);
     packet
 }

@@ -1,0 +1,125 @@
+//! `skb:kfree_skb` tells of `skb_dropped`, and of `rcvq_full` where the socket had no room.
+
+use aya_ebpf::{
+    EbpfContext,
+    macros::{btf_tracepoint, raw_tracepoint},
+    programs::{BtfTracePointContext, RawTracePointContext},
+};
+use socklife_abi::{
+    config::Reasons,
+    event::{NO_REASON, RcvqFull, SENDING, SkbDropped, UNKNOWN_BYTES},
+    kernel::NO_ARG,
+    program::Program,
+};
+
+use crate::{
+    args::{arg, slot, tracepoint_slot},
+    emit::Subject,
+    maps::global,
+    mem::{Mem as _, Obj, Probe, off},
+    packet::Segment,
+    sock::{Sock, Tuple},
+    task::Task,
+};
+
+macro_rules! reasons {
+    ($set:ident) => {
+        [
+            global!(CONFIG.$set[0]),
+            global!(CONFIG.$set[1]),
+            global!(CONFIG.$set[2]),
+            global!(CONFIG.$set[3]),
+        ]
+    };
+}
+
+#[inline(always)]
+fn holds(set: Reasons, reason: u32) -> bool {
+    let word = match reason >> 6 {
+        0 => set[0],
+        1 => set[1],
+        2 => set[2],
+        3 => set[3],
+        _ => return false,
+    };
+    word >> (reason & 63) & 1 != 0
+}
+
+/// Whether nothing is lost with it.
+#[inline(always)]
+fn is_used_up(segment: &Segment, reason: u32) -> bool {
+    if reason != NO_REASON && holds(reasons!(used_up), reason) {
+        return true;
+    }
+    // Up to 6.1 TCP frees the ACKs that it has used up in the same way, and says nothing, or NOT_SPECIFIED.
+    segment.at_tcp && segment.is_bare_ack() && (reason == NO_REASON || holds(reasons!(stale_ack), reason))
+}
+
+#[inline(always)]
+fn freed(context: &impl EbpfContext, via: Program) {
+    let skb = Obj::<Probe>::new(slot(context, 0) as *const u8);
+    let Some(segment) = Segment::of(skb) else { return };
+    let reason = if arg!(kfree_skb_reason) == NO_ARG {
+        NO_REASON
+    } else {
+        tracepoint_slot(context, arg!(kfree_skb_reason)) as u32
+    };
+    if is_used_up(&segment, reason) {
+        return;
+    }
+    let sender = segment.sender(skb);
+    let receiver = Probe::tcp(tracepoint_slot(context, arg!(kfree_skb_rx_sk)) as *const u8);
+    let tuple = match sender {
+        Some(sock) => sock.tuple(),
+        None => segment.tuple,
+    };
+    let Some(subject) = subject(&segment, sender.or(receiver), tuple, via) else {
+        return;
+    };
+    subject.emit_limited(SkbDropped {
+        location: tracepoint_slot(context, arg!(kfree_skb_location)),
+        reason,
+        seq: segment.seq,
+        len: segment.len,
+        state: sender.or(receiver).map_or(0, Sock::state),
+        tcp_flags: segment.flags,
+        flags: if sender.is_some() { SENDING } else { 0 },
+        reserved: [0; 6],
+    });
+    if sender.is_none() && reason != NO_REASON && holds(reasons!(no_room), reason) {
+        full(&subject, receiver, segment.len, reason);
+    }
+}
+
+#[inline(always)]
+fn subject(segment: &Segment, sock: Option<Sock<Probe>>, tuple: Tuple, via: Program) -> Option<Subject> {
+    match sock {
+        Some(sock) => Subject::with_tuple(sock, tuple, via, Task::NONE),
+        None => Subject::of(0, tuple, segment.netns, via, || 0),
+    }
+}
+
+#[inline(always)]
+fn full(subject: &Subject, receiver: Option<Sock<Probe>>, len: u32, reason: u32) {
+    let of = |read: fn(Sock<Probe>) -> u32| receiver.map_or(UNKNOWN_BYTES, read);
+    subject.emit_limited(RcvqFull {
+        reason,
+        len,
+        unread: of(Sock::unread),
+        rmem_alloc: of(|sock| sock.0.get(off!(rmem_alloc))),
+        rcvbuf: of(|sock| sock.0.get(off!(rcvbuf))),
+        reserved: 0,
+    });
+}
+
+#[btf_tracepoint(function = "kfree_skb")]
+pub fn drop_tp_btf(context: BtfTracePointContext) -> i32 {
+    freed(&context, Program::DropTpBtf);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "kfree_skb")]
+pub fn drop_raw_tp(context: RawTracePointContext) -> i32 {
+    freed(&context, Program::DropRawTp);
+    0
+}

@@ -1,0 +1,61 @@
+use std::fmt;
+
+use serde::ser::SerializeMap;
+use socklife_abi::event::{Retransmitted, resend};
+
+use super::{
+    Describe, FieldDoc,
+    names::{Errno, numbered, state},
+};
+
+impl Describe for Retransmitted {
+    const MEANING: &'static str = "A segment was sent again.";
+    const FIELDS: &'static [FieldDoc] = &[
+        ("seq", "its sequence number"),
+        (
+            "len",
+            "sequence numbers that it takes: bytes of data, and one for SYN and FIN each",
+        ),
+        (
+            "cause",
+            "`timeout` (RTO), `after_timeout` (what was sent before it as well), `fast` (later data was acknowledged), \
+             `tail_loss_probe` (RFC 8985), or `unknown`",
+        ),
+        (
+            "timeouts",
+            "how many in a row, this one included; absent where there was none",
+        ),
+        ("state", "of the socket: `SYN_SENT` where it is a SYN"),
+        (
+            "errno",
+            "why it could not be sent; absent where it was (6.17 and later tell)",
+        ),
+    ];
+
+    fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        map.serialize_entry("seq", &self.seq)?;
+        map.serialize_entry("len", &self.len)?;
+        map.serialize_entry("cause", numbered(&resend::NAMES, self.cause))?;
+        if self.timeouts != 0 {
+            map.serialize_entry("timeouts", &self.timeouts)?;
+        }
+        map.serialize_entry("state", state(self.state))?;
+        if self.errno != 0 {
+            map.serialize_entry("errno", &Errno(self.errno))?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        out.write_str(numbered(&resend::NAMES, self.cause))?;
+        match self.timeouts {
+            0 => {}
+            n => write!(out, " {n}")?,
+        }
+        write!(out, ", seq {} + {} in {}", self.seq, self.len, state(self.state))?;
+        match self.errno {
+            0 => Ok(()),
+            errno => write!(out, ", not sent: {}", Errno(errno)),
+        }
+    }
+}

@@ -1,0 +1,69 @@
+use std::fmt;
+
+use serde::ser::SerializeMap;
+use socklife_abi::event::{SENDING, SkbDropped};
+
+use super::{
+    Describe, FieldDoc,
+    names::{TcpFlags, state},
+};
+use crate::kernel::{reasons, symbols};
+
+impl Describe for SkbDropped {
+    const MEANING: &'static str = "A segment was dropped. Its four-tuple is that of its headers where no socket is known; this end is the receiver's.";
+    const FIELDS: &'static [FieldDoc] = &[
+        (
+            "reason",
+            "the running kernel's name for it (`enum skb_drop_reason` in its BTF, without the prefix); a number where that \
+             has no name; absent before 5.17",
+        ),
+        (
+            "location",
+            "the kernel's function that dropped it; its address where `/proc/kallsyms` gives none",
+        ),
+        ("direction", "`in` or `out`"),
+        ("tcp_flags", "flags of its header: `SYN`, `PSH,ACK`, …"),
+        ("seq", "its sequence number"),
+        ("len", "bytes of data in it"),
+        (
+            "state",
+            "of the socket it was for, or from; absent where there is none, or where the kernel does not tell (before 6.11)",
+        ),
+    ];
+
+    fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        if let Some(reason) = reasons::of_drop(self.reason) {
+            map.serialize_entry("reason", &reason)?;
+        }
+        match symbols::function(self.location) {
+            Some(function) => map.serialize_entry("location", function)?,
+            None => map.serialize_entry("location", &format_args!("{:#x}", self.location))?,
+        }
+        let direction = if self.flags & SENDING == 0 { "in" } else { "out" };
+        map.serialize_entry("direction", direction)?;
+        map.serialize_entry("tcp_flags", &TcpFlags(self.tcp_flags))?;
+        map.serialize_entry("seq", &self.seq)?;
+        map.serialize_entry("len", &self.len)?;
+        if self.state != 0 {
+            map.serialize_entry("state", state(self.state))?;
+        }
+        Ok(())
+    }
+
+    fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        match reasons::of_drop(self.reason) {
+            Some(reason) => write!(out, "{reason} ")?,
+            None => out.write_str("no reason given, ")?,
+        }
+        match symbols::function(self.location) {
+            Some(function) => write!(out, "in {function}")?,
+            None => write!(out, "at {:#x}", self.location)?,
+        }
+        let way = if self.flags & SENDING == 0 {
+            ""
+        } else {
+            " on its way out"
+        };
+        write!(out, ": {}{way}, {} bytes", TcpFlags(self.tcp_flags), self.len)
+    }
+}
