@@ -142,7 +142,10 @@ pub const ENVELOPE_FIELDS: &[FieldDoc] = &[
         "born",
         "`before`: the socket is older than the trace, which is found out where holders are followed (`-e fd_closed` and its kin); absent otherwise",
     ),
-    ("netns", "inode of the network namespace"),
+    (
+        "netns",
+        "inode of the network namespace; absent where the kernel does not tell",
+    ),
     ("family", "4 or 6: the protocol on the wire"),
     (
         "mapped",

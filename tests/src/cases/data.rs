@@ -53,6 +53,11 @@ pub fn has_drop_reasons() -> bool {
     kernel_knows("SKB_DROP_REASON_NO_SOCKET")
 }
 
+/// The kernel says which socket a dropped segment was for (6.11 and later).
+fn kernel_names_the_socket() -> bool {
+    kernel_knows("rx_sk")
+}
+
 /// The kernel says why it sends a RST, and says it also where there is no socket (6.10 and later).
 fn has_reset_reasons() -> bool {
     kernel_knows("SK_RST_REASON_NO_SOCKET")
