@@ -73,9 +73,11 @@ pub struct Config {
     pub stale_ack: Reasons,
     /// Drop reasons that say that the receiving socket has no room.
     pub no_room: Reasons,
+    /// Where `skb_queue_purge` begins and ends, on kernels that give no reason for what it frees; else 0.
+    pub purge: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Config>() == 128);
+const _: () = assert!(size_of::<Config>() == 144);
 
 /// A set of the kernel's drop reasons: one bit for each of the first 256.
 pub type Reasons = [u64; 4];
@@ -93,5 +95,6 @@ impl Config {
         used_up: [0; 4],
         stale_ack: [0; 4],
         no_room: [0; 4],
+        purge: [0; 2],
     };
 }

@@ -64,7 +64,10 @@ fn freed(context: &impl EbpfContext, via: Program) {
     } else {
         tracepoint_slot(context, arg!(kfree_skb_reason)) as u32
     };
-    if is_used_up(&segment, reason) {
+    let location = tracepoint_slot(context, arg!(kfree_skb_location));
+    // A queue that goes with its socket: what was in it is not dropped for its own sake.
+    let purged = (global!(CONFIG.purge[0])..global!(CONFIG.purge[1])).contains(&location);
+    if purged || is_used_up(&segment, reason) {
         return;
     }
     let sender = segment.sender(skb);
@@ -77,7 +80,7 @@ fn freed(context: &impl EbpfContext, via: Program) {
         return;
     };
     subject.emit_limited(SkbDropped {
-        location: tracepoint_slot(context, arg!(kfree_skb_location)),
+        location,
         reason,
         seq: segment.seq,
         len: segment.len,

@@ -153,6 +153,10 @@ impl Tracer {
             ring_bytes: wanted.ring_bytes,
             max_sockets: wanted.max_sockets,
         };
+        layout.reasons.publish();
+        if Kind::SkbDropped.is_in(wanted.filter.events) {
+            symbols::open();
+        }
         let mut ebpf = loader::load(&wanted.filter, sizes, wanted.sample, &layout, &btf)?;
         let mut attacher = Attacher {
             ebpf: &mut ebpf,
@@ -172,10 +176,6 @@ impl Tracer {
             check(&report)?;
         }
         cookies::ask(wanted.filter.netns);
-        layout.reasons.publish();
-        if Kind::SkbDropped.is_in(wanted.filter.events) {
-            symbols::open();
-        }
         if report.iter().any(|row| row.takes(Program::SnapshotIter)) {
             snapshot::take(&mut ebpf, wanted.filter.netns)?;
         }

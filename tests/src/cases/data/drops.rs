@@ -295,6 +295,17 @@ pub fn nothing_dropped(class: Class) {
     let events = ended(tracer);
     let closed = events.of("closed").len();
     assert_eq!(closed, 4 * COUNT);
-    let trouble: Vec<_> = events.all.iter().filter(|event| event["event"] != "closed").collect();
+    // On a machine that is slow, TCP sends again what was only late; that it came twice is a drop.
+    let again = events.of("retransmitted").len();
+    let twice = |event: &Value| {
+        event["event"] == "skb_dropped" && event["len"] == 1009 && (event["reason"] == "TCP_OLD_DATA" || again > 0)
+    };
+    let expected = |event: &Value| event["event"] == "closed" || event["event"] == "retransmitted" || twice(event);
+    let trouble: Vec<_> = events.all.iter().filter(|event| !expected(event)).collect();
     assert!(trouble.is_empty(), "{trouble:#?}");
+    assert!(
+        events.of("skb_dropped").len() <= again,
+        "{:#?}",
+        events.of("skb_dropped")
+    );
 }
