@@ -77,6 +77,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("data_drops_refused_segments", data::drops::refused_segments),
     ("data_drops_last_hop", data::drops::last_hop),
     ("data_drops_full_receiver", data::drops::full_receiver),
+    ("data_drops_summary", data::drops::summary),
     ("data_drops_nothing", data::drops::nothing_dropped),
     ("data_resets", data::resets::aborted),
     ("data_resent", data::resent::unanswered),

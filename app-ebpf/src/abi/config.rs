@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::table::DROPS_COUNTED;
+
 /// The filter. A zero means "any".
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -33,9 +35,9 @@ pub struct Filter {
 const _: () = assert!(size_of::<Filter>() == 64);
 
 impl Filter {
-    /// Everything passes.
+    /// Everything passes, and each event is sent.
     pub const ANY: Self = Self {
-        events: u64::MAX,
+        events: !DROPS_COUNTED,
         addr: [0; 2],
         mask: [0; 2],
         pid: 0,

@@ -2,20 +2,23 @@
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::BPF_NOEXIST,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use socklife_abi::{
     config::Reasons,
+    counter::Missed,
     event::{NO_REASON, RcvqFull, SENDING, SkbDropped, UNKNOWN_BYTES},
     kernel::NO_ARG,
     program::Program,
+    table::{DROPS_COUNTED, DropCount, DropPlace},
 };
 
 use crate::{
     args::{arg, slot, tracepoint_slot},
     emit::Subject,
-    maps::global,
+    maps::{DROPS, add, global, missed},
     mem::{Mem as _, Obj, Probe, off},
     packet::Segment,
     sock::{Sock, Tuple},
@@ -79,6 +82,15 @@ fn freed(context: &impl EbpfContext, via: Program) {
     let Some(subject) = subject(&segment, sender.or(receiver), tuple, via) else {
         return;
     };
+    if global!(FILTER.events) & DROPS_COUNTED != 0 {
+        let place = DropPlace {
+            location,
+            reason,
+            flags: if sender.is_some() { u32::from(SENDING) } else { 0 },
+        };
+        tally(&place, segment.len);
+        return;
+    }
     subject.emit_limited(SkbDropped {
         location,
         reason,
@@ -92,6 +104,37 @@ fn freed(context: &impl EbpfContext, via: Program) {
     if sender.is_none() && reason != NO_REASON && holds(reasons!(no_room), reason) {
         full(&subject, receiver, segment.len, reason);
     }
+}
+
+#[inline(always)]
+fn tally(place: &DropPlace, len: u32) {
+    if counted(place, len) {
+        return;
+    }
+    let first = DropCount {
+        segments: 1,
+        bytes: u64::from(len),
+    };
+    if DROPS.insert(place, first, u64::from(BPF_NOEXIST)).is_ok() {
+        return;
+    }
+    // Another CPU was first, or there is no room.
+    if !counted(place, len) {
+        missed(Missed::DropTable);
+    }
+}
+
+#[inline(always)]
+fn counted(place: &DropPlace, len: u32) -> bool {
+    let Some(count) = DROPS.get_ptr_mut(place) else {
+        return false;
+    };
+    // SAFETY: a value of DROPS.
+    unsafe {
+        add(&raw mut (*count).segments, 1);
+        add(&raw mut (*count).bytes, u64::from(len));
+    }
+    true
 }
 
 #[inline(always)]

@@ -5,6 +5,7 @@ use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
 use socklife_abi::{
     config::{Config, Filter},
     event::Kind,
+    table::DROPS_COUNTED,
 };
 
 use super::{counts, layout::Layout, object, reasons, symbols};
@@ -71,7 +72,7 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
 /// See [`Config::purge`].
 fn purge(filter: &Filter, layout: &Layout) -> [u64; 2] {
     let told = layout.reasons.drop_named("QUEUE_PURGE").is_some();
-    if told || !Kind::SkbDropped.is_in(filter.events) {
+    if told || filter.events & (Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED) == 0 {
         return [0; 2];
     }
     symbols::range("skb_queue_purge").unwrap_or_default()

@@ -19,6 +19,7 @@ use socklife_abi::{
     counter::{Counter, MISSED},
     event::{KINDS, Kind, TOTALS},
     program::Program,
+    table::{DROPS_COUNTED, DropCount, DropPlace},
 };
 
 use super::{
@@ -114,6 +115,11 @@ impl Counters {
         self.tables.namespaces()
     }
 
+    /// What was dropped, by reason and place.
+    pub fn drops(&self) -> Result<Vec<(DropPlace, DropCount)>> {
+        self.tables.drops()
+    }
+
     /// Tells the kernel side of processes that hold sockets already.
     pub fn note_processes(&mut self, pids: &HashSet<u32>) -> Result<()> {
         self.tables.note_processes(pids)
@@ -154,7 +160,7 @@ impl Tracer {
             max_sockets: wanted.max_sockets,
         };
         layout.reasons.publish();
-        if Kind::SkbDropped.is_in(wanted.filter.events) {
+        if wanted.filter.events & (Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED) != 0 {
             symbols::open();
         }
         let mut ebpf = loader::load(&wanted.filter, sizes, wanted.sample, &layout, &btf)?;

@@ -89,6 +89,52 @@ pub fn closed_port(class: Class) {
     }
 }
 
+/// `skb --drops` counts them in the kernel: by reason and place, to the last one.
+pub fn summary(class: Class) {
+    const COUNT: usize = 17;
+    let namespace = Namespace::new();
+    let mut command = socklife();
+    command.args([
+        "skb",
+        "--drops",
+        "-o",
+        "json",
+        "--interval",
+        "60",
+        "--hooks",
+        class.name(),
+    ]);
+    command.args(["--netns", &namespace.inode.to_string()]);
+    let tracer = Tracer::spawn(command);
+    namespace.run(|| {
+        for ip in LOOPBACKS {
+            let server = TcpListener::bind((ip, 0)).unwrap().local_addr().unwrap();
+            for _ in 0..COUNT {
+                let error = TcpStream::connect(server).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+            }
+        }
+    });
+    let events = ended(tracer);
+    let rows = events.of("drops");
+    assert_eq!(
+        (rows.len(), events.all.len()),
+        (2, 2),
+        "one block, at the end: {:#?}",
+        events.all
+    );
+    for (row, location) in rows.iter().zip(["tcp_v4_rcv", "tcp_v6_rcv"]) {
+        assert_reason(row, "NO_SOCKET");
+        assert_eq!(row["location"], location, "{row}");
+        assert_eq!(
+            (&row["segments"], &row["in_interval"]),
+            (&COUNT.into(), &COUNT.into()),
+            "{row}"
+        );
+        assert_eq!((&row["bytes"], &row["direction"]), (&0.into(), &"in".into()), "{row}");
+    }
+}
+
 /// Drops everything (`BPF_RET | BPF_K`, 0).
 fn refuse_all(socket: &TcpStream) {
     let mut instruction = libc::sock_filter {
