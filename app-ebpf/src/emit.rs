@@ -318,6 +318,53 @@ pub fn emit_process<P: Payload>(task: Task, via: Program, payload: P) {
     );
 }
 
+/// Where and when something was seen that the filter has let through already.
+pub struct Place {
+    pub time_ns: u64,
+    pub cookie: u64,
+    pub tuple: Tuple,
+    pub netns: u32,
+    /// A [`Program`].
+    pub via: u8,
+}
+
+/// Sends an event about what the filter was asked about before, if its kind was asked for.
+#[inline(always)]
+pub fn emit_at<P: Payload>(place: &Place, task: Task, payload: P) {
+    if global!(FILTER.events) & (1 << P::KIND as u8) == 0 {
+        return;
+    }
+    // SAFETY: takes no argument.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    send(
+        Envelope {
+            time_ns: place.time_ns,
+            cookie: place.cookie,
+            saddr: place.tuple.saddr,
+            daddr: place.tuple.daddr,
+            comm: task.comm,
+            sport: place.tuple.sport,
+            dport: place.tuple.dport,
+            kind: 0,
+            via: place.via,
+            flags: task_flag(task) | if place.tuple.mapped { MAPPED } else { 0 },
+            family: place.tuple.family,
+            netns: place.netns,
+            cpu,
+            pid: task.pid,
+            tid: task.tid,
+            uid: task.uid,
+            reserved: 0,
+        },
+        payload,
+    );
+}
+
+#[inline(always)]
+fn task_flag(task: Task) -> u8 {
+    if task.pid == 0 { 0 } else { HAS_TASK }
+}
+
 /// Reserves, writes and submits; what finds no room is counted.
 #[inline(always)]
 fn send<P: Payload>(envelope: Envelope, payload: P) {

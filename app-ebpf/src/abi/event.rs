@@ -6,6 +6,7 @@ pub use super::data::{
     NO_REASON, RcvqFull, ResetReceived, ResetSent, Retransmitted, SENDING, SkbDropped, SndbufLimited, UNKNOWN_BYTES,
     WindowStalled, resend,
 };
+pub use super::step::SkbStep;
 
 /// The one list of events: number on the wire, name of the payload, name in output.
 ///
@@ -54,6 +55,7 @@ macro_rules! for_each_event {
             37 => RcvqFull "rcvq_full",
             38 => SndbufLimited "sndbuf_limited",
             39 => WindowStalled "window_stalled",
+            40 => SkbStep "skb_step",
         }
     };
 }
@@ -103,6 +105,11 @@ macro_rules! kinds {
 
         $(impl Payload for $name { const KIND: Kind = Kind::$name; })*
     };
+}
+
+impl Kind {
+    /// Kinds whose hooks run for each packet: nobody gets them who does not name them.
+    pub const ON_REQUEST: u64 = Self::set(&[Self::SkbStep]);
 }
 
 /// Slots in a table indexed by the number of a [`Kind`].

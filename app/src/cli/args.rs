@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use socklife_abi::{config::Filter, event::Kind};
 
 use crate::{
-    kernel::{Class, LOOK_AT_OTHERS, Tracer, Wanted},
+    kernel::{Class, Follow, LOOK_AT_OTHERS, Tracer, Wanted},
     netns,
     self_check::{self, SelfCheck},
 };
@@ -99,6 +99,7 @@ impl TraceArgs {
             ring_bytes: self.ring_buffer * 1024,
             max_sockets: self.max_sockets,
             sample: self.sample,
+            follow: Follow::default(),
         })
     }
 }
