@@ -7,6 +7,7 @@ mod doctor;
 mod generate;
 mod queues;
 mod serve;
+mod skb;
 mod sockets;
 mod trace;
 
@@ -32,6 +33,7 @@ use clap::{Parser, Subcommand};
         sudo socklife queues                    each listener's two queues, every second\n  \
         socklife capacity                       how many connections this host can hold\n  \
         sudo socklife sockets --lport 8080      what exists now, and who holds it\n  \
+        sudo socklife skb --port 8080           segments on their way through the kernel's layers\n  \
         socklife serve --listen 127.0.0.1:8080  a server that forks for each connection, to watch\n  \
         sudo socklife doctor                    what this kernel lets socklife see"
 )]
@@ -46,6 +48,7 @@ enum Command {
     Queues(queues::Queues),
     Capacity(capacity::Capacity),
     Sockets(sockets::Sockets),
+    Skb(skb::Skb),
     Serve(serve::Serve),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),
@@ -64,6 +67,7 @@ impl Cli {
             Command::Queues(queues) => queues.run(),
             Command::Capacity(capacity) => capacity.run(),
             Command::Sockets(sockets) => sockets.run(),
+            Command::Skb(skb) => skb.run(),
             Command::Serve(serve) => serve.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Demo(demo) => demo.run(),

@@ -36,7 +36,7 @@ mod reset_received;
 mod reset_sent;
 mod retransmitted;
 mod skb_dropped;
-pub mod skb_step;
+pub(crate) mod skb_step;
 mod sndbuf_limited;
 mod state;
 mod syn_queued;

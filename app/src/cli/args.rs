@@ -42,10 +42,10 @@ pub struct SocketArgs {
     ipv6: bool,
 }
 
-/// Which sockets and events to show.
+/// Which connections to look at.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
-pub struct FilterArgs {
+pub struct ConnectionArgs {
     /// Sockets of this process: what it binds, connects or accepts, and what then happens to that.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pid: Option<u32>,
@@ -56,6 +56,14 @@ pub struct FilterArgs {
     /// The other end has this port.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     rport: Option<u16>,
+}
+
+/// Which sockets and events to show.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
+pub struct FilterArgs {
+    #[command(flatten)]
+    connections: ConnectionArgs,
 
     /// Only these kinds of events, separated by commas.
     #[arg(short, long = "event", value_name = "KIND", value_delimiter = ',', value_parser = kind)]
@@ -104,17 +112,24 @@ impl TraceArgs {
     }
 }
 
-impl FilterArgs {
+impl ConnectionArgs {
     /// As the kernel side takes it.
     pub fn filter(&self) -> Result<Filter> {
-        let mut filter = Filter {
-            pid: self.pid.unwrap_or(0),
-            rport: self.rport.unwrap_or(0),
-            ..self.sockets.filter()?
-        };
         if let Some(pid) = self.pid {
             process_exists(pid)?;
         }
+        Ok(Filter {
+            pid: self.pid.unwrap_or(0),
+            rport: self.rport.unwrap_or(0),
+            ..self.sockets.filter()?
+        })
+    }
+}
+
+impl FilterArgs {
+    /// As the kernel side takes it.
+    pub fn filter(&self) -> Result<Filter> {
+        let mut filter = self.connections.filter()?;
         if !self.events.is_empty() {
             filter.events = Kind::set(&self.events);
         }

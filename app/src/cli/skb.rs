@@ -1,0 +1,61 @@
+//! `socklife skb`: the sk_buffs of chosen connections.
+
+mod follow;
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Result;
+use clap::Args;
+
+use super::args::{ConnectionArgs, TraceArgs, duration};
+use crate::output::Format;
+
+/// Follow segments through the kernel's layers, from write(2) to the peer's read(2).
+///
+/// The kernel keeps a segment in one buffer, and a `struct sk_buff` tells where in it the data begins and how long it is.
+/// On the way down each layer pushes its header in front of the data: `skb->data` moves back, into the headroom. On the way
+/// up each layer pulls its header off: `data` moves forward. Nothing is copied between the layers.
+///
+/// For each segment there is a table with a line for each step: the function (or tracepoint) of the kernel, what its layer
+/// calls the whole (data, segment, packet, frame), HEADROOM (`data - head`), LEN, the headers pushed (+) or pulled (-) since
+/// the step before, and whether the buffer is still the same. The picture at the right is the buffer around `data`. Below
+/// the table: how often the payload was copied on the way.
+///
+/// Only segments with data are followed, so no bare ACKs. The programs for it run for each packet of the machine, and are
+/// attached only while this command runs. Over loopback and veth one sk_buff goes all the way; of a connection to another
+/// machine this end's part is seen. docs/skb.md explains the picture.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  \
+    sudo socklife skb --port 8080                  the next five segments from or to this port\n  \
+    sudo socklife skb --rport 443 --count 1        one segment that goes to, or comes from, an HTTPS server\n  \
+    sudo socklife skb --netns web --pid 4242       what a process writes\n  \
+    sudo socklife skb --port 8080 -o json          one JSON object a step, for a program to read")]
+pub struct Skb {
+    #[command(flatten)]
+    connections: ConnectionArgs,
+
+    /// End after this many segments; 0 goes on.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    count: u64,
+
+    /// Begin to follow no more segments than this in a second; what is left out is counted.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+
+    /// End after this time: 10s, 500ms, 2m, or seconds.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+
+    /// How to show it.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    output: Format,
+
+    #[command(flatten)]
+    trace: TraceArgs,
+}
+
+impl Skb {
+    pub fn run(self) -> Result<ExitCode> {
+        follow::run(&self)
+    }
+}
