@@ -13,7 +13,7 @@ use socklife_abi::{
 use crate::{
     emit::{Place, emit_at, passes},
     lives,
-    maps::{BUFFERS, Call, FOLLOWED, FOLLOWING, QUEUEING, SEGMENTS, WRITTEN, add, count, global, missed},
+    maps::{BUFFERS, Call, FOLLOWED, FOLLOWING, LEFT_OUT, QUEUEING, SEGMENTS, WRITTEN, add, count, global, missed},
     mem::{Mem, Obj, Probe},
     packet::layers::{Device, Headers, Layers, Layout, owner},
     requests::now,
@@ -251,7 +251,7 @@ fn choose(skb: u64, sk: u64, what: u64) -> u64 {
     if at == place::READ || !(passes(&tuple, netns) || passes(&tuple.reversed(), netns)) || !is_of_process(sock, at) {
         return 0;
     }
-    let number = claim(following);
+    let number = claim(following, &key);
     if let Some(followed) = FOLLOWED.get_ptr_mut(number) {
         // SAFETY: a value of FOLLOWED that nobody else knows yet.
         unsafe {
@@ -283,7 +283,7 @@ fn is_of_process(sock: Option<Sock<Probe>>, at: u8) -> bool {
 
 /// A number for another segment, if there may be one, or 0.
 #[inline(always)]
-fn claim(following: *mut Following) -> u32 {
+fn claim(following: *mut Following, key: &SegmentKey) -> u32 {
     // SAFETY: a value of FOLLOWING; where two CPUs count at once, there are a few more.
     let following = unsafe { &mut *following };
     if following.started >= following.most {
@@ -294,8 +294,11 @@ fn claim(following: *mut Following) -> u32 {
         following.second = second;
         following.shown = 0;
     }
+    if LEFT_OUT.get_ptr(key).is_some() {
+        return 0;
+    }
     if following.shown >= following.rate {
-        count(Counter::Held(Kind::SkbStep as usize));
+        left_out(key);
         return 0;
     }
     following.shown += 1;
@@ -308,8 +311,15 @@ fn claim(following: *mut Following) -> u32 {
             return number;
         }
     }
-    count(Counter::Held(Kind::SkbStep as usize));
+    left_out(key);
     0
+}
+
+#[inline(always)]
+fn left_out(key: &SegmentKey) {
+    count(Counter::Held(Kind::SkbStep as usize));
+    // One that finds no room takes the place of the oldest.
+    let _ = LEFT_OUT.insert(key, 0, 0);
 }
 
 /// A value to begin with; the stack has no room for it.

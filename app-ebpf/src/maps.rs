@@ -158,7 +158,7 @@ pub static FOLLOWING: Array<Following> = Array::with_max_entries(1, 0);
 /// The segments that are followed, by number.
 ///
 /// Inserted at a segment's first step, deleted when it was read to its end or merged into another; one that is dropped, or
-/// leaves the machine, the LRU evicts. The loader makes these four small where no segment is followed.
+/// leaves the machine, the LRU evicts. The loader makes these tables small where no segment is followed.
 #[map]
 pub static FOLLOWED: LruHashMap<u32, Followed> = LruHashMap::with_max_entries(4_096, 0);
 
@@ -170,6 +170,11 @@ pub static BUFFERS: LruHashMap<u64, Buffer> = LruHashMap::with_max_entries(8_192
 /// Their numbers, by four-tuple and sequence number: a copy has another buffer. As `FOLLOWED`.
 #[map]
 pub static SEGMENTS: LruHashMap<SegmentKey, u32> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Segments that were not followed because of the rate, lest each of their steps counts. The LRU evicts them: one that is
+/// evicted on its way is counted twice.
+#[map]
+pub static LEFT_OUT: LruHashMap<SegmentKey, u32> = LruHashMap::with_max_entries(8_192, 0);
 
 /// The last call that wrote to a socket, by the address of its `struct sock`.
 ///

@@ -14,6 +14,7 @@ mod queues;
 mod queues_view;
 mod rungs;
 mod serve;
+mod skb;
 mod sockets;
 mod trouble;
 
@@ -70,6 +71,11 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("handoff_activation", handoff::models::activation),
     ("handoff_pid_reuse", handoff::models::pid_reuse),
     ("handoff_older", handoff::older::connections),
+    ("skb_every_layer", skb::every_layer),
+    ("skb_merged", skb::merged),
+    ("skb_chosen", skb::chosen),
+    ("skb_of_process", skb::of_process),
+    ("skb_drawing", skb::drawing),
     ("findings_of_serve", handoff::findings::of_serve),
     ("findings_helper", handoff::findings::helper),
 ];

@@ -19,7 +19,7 @@ pub struct Sizes {
 }
 
 /// The tables of segments that are followed. Their size is the kernel side's.
-const OF_SEGMENTS: [&str; 5] = ["FOLLOWED", "BUFFERS", "SEGMENTS", "WRITTEN", "QUEUEING"];
+const OF_SEGMENTS: [&str; 6] = ["FOLLOWED", "BUFFERS", "SEGMENTS", "LEFT_OUT", "WRITTEN", "QUEUEING"];
 
 impl Sizes {
     /// For programs that send no event and remember nothing.

@@ -28,11 +28,11 @@ const TITLES: [Title; 11] = [
     ("HEADROOM", true),
     ("LEN", true),
     ("HEADERS", false),
-    ("BUFFER", false),
+    ("SKB", false),
     ("DEV", false),
 ];
 /// What stands above the picture.
-const LEGEND: &str = "… headroom | data ▸ E Ethernet I IP T TCP █ payload";
+const LEGEND: &str = "BUFFER (… headroom, ▸ data, E Ethernet, I IP, T TCP, █ payload)";
 
 /// Bytes of a header for each character of the picture.
 const SCALE: usize = 4;
@@ -213,6 +213,7 @@ impl Picture {
             return String::new();
         }
         let mut out = "…".to_owned();
+        let mut at_data = false;
         for (letter, most, there) in [
             ('E', self.link, skb.link_header),
             ('I', self.ip, skb.ip_header),
@@ -221,7 +222,14 @@ impl Picture {
             let cells = usize::from(most).div_ceil(SCALE);
             let drawn = usize::from(there).div_ceil(SCALE).min(cells);
             out.extend(std::iter::repeat_n('·', cells - drawn));
+            if drawn > 0 && !at_data {
+                at_data = true;
+                out.push('▸');
+            }
             out.extend(std::iter::repeat_n(letter, drawn));
+        }
+        if !at_data {
+            out.push('▸');
         }
         out.push_str(PAYLOAD);
         out
