@@ -6,7 +6,7 @@ use socklife_abi::{
     counter::{Counter, Missed},
     event::{Kind, SkbStep, UNKNOWN, UNKNOWN_DEPTH},
     program::Program,
-    step::{MERGED, MOVE_KNOWN, READ_ALL, kin, place, unit},
+    step::{MERGED, MOVE_KNOWN, READ_ALL, ZERO_COPY, kin, place, unit},
     table::Following,
 };
 
@@ -14,7 +14,7 @@ use crate::{
     emit::{Place, emit_at, passes},
     lives,
     maps::{BUFFERS, Call, FOLLOWED, FOLLOWING, LEFT_OUT, QUEUEING, SEGMENTS, WRITTEN, add, count, global, missed},
-    mem::{Mem, Obj, Probe},
+    mem::{Mem, Obj, Probe, off},
     packet::layers::{Device, Headers, Layers, Layout, owner},
     requests::now,
     sock::{Sock, Tuple},
@@ -76,15 +76,21 @@ pub struct Written {
     /// `write_seq` as the call found it, and how many bytes it writes.
     pub seq: u32,
     pub size: u32,
+    /// Of the message: `MSG_…`.
+    pub flags: u32,
     pub via: u32,
+    pub reserved: u32,
 }
+
+/// `MSG_ZEROCOPY`, and `MSG_SPLICE_PAGES` where the kernel has it.
+const NO_COPY: u32 = 0x0400_0000 | 0x0800_0000;
 
 /// How often another CPU may take the number that this one wants.
 const TRIES: u32 = 4;
 
 /// Runs at each write: what the call is about to copy is remembered where its segments would be followed.
 #[inline(always)]
-pub fn written(sk: u64, size: u64, via: Program) {
+pub fn written(sk: u64, message: u64, size: u64, via: Program) {
     let Some(sock) = Probe::tcp(sk as *const u8) else {
         return;
     };
@@ -102,7 +108,9 @@ pub fn written(sk: u64, size: u64, via: Program) {
         uid: task.uid,
         seq: sock.write_seq(),
         size: size as u32,
+        flags: Obj::<Probe>::new(message as *const u8).get(off!(msg_flags)),
         via: via as u32,
+        reserved: 0,
     };
     // One that finds no room takes the place of the oldest.
     let _ = WRITTEN.insert(sk, note, 0);
@@ -194,7 +202,7 @@ fn whereabouts(skb: Obj<Probe>, sk: u64, at: u8) -> (Option<Sock<Probe>>, u32) {
     };
     let sock = Probe::tcp(sk as *const u8);
     let netns = match (at, sock) {
-        (place::TRANSMIT | place::TO_IP | place::QUEUED | place::READ, Some(sock)) => sock.netns(),
+        (place::TRANSMIT | place::TO_IP | place::BACKLOG | place::QUEUED | place::READ, Some(sock)) => sock.netns(),
         _ => device(skb, at).netns(),
     };
     (sock, netns)
@@ -265,7 +273,7 @@ fn choose(skb: u64, sk: u64, what: u64) -> u64 {
     0
 }
 
-/// Whether it is one of the process of `--pid`, if there is one.
+/// Whether the process of `--pid` writes it, if there is one.
 #[inline(always)]
 fn is_of_process(sock: Option<Sock<Probe>>, at: u8) -> bool {
     let wanted = global!(FILTER.pid);
@@ -275,9 +283,12 @@ fn is_of_process(sock: Option<Sock<Probe>>, at: u8) -> bool {
     let Some(sock) = sock else {
         return false;
     };
+    if !place::sends(at) {
+        return false;
+    }
     // SAFETY: a few words.
     let wrote = unsafe { WRITTEN.get(sock.key()) }.is_some_and(|note| note.pid == wanted);
-    let writes = at == place::TRANSMIT && sock.owned_by_user() && Task::pid() == wanted;
+    let writes = sock.owned_by_user() && Task::pid() == wanted;
     wrote || writes || lives::of(sock.key()).wanted != 0
 }
 
@@ -399,6 +410,7 @@ fn begins_with_call(sk: u64, number: u64) -> u64 {
         len: note.size,
         place: place::WRITTEN,
         unit: unit::DATA,
+        flags: if note.flags & NO_COPY == 0 { 0 } else { ZERO_COPY },
         ..SkbStep::zeroed()
     };
     emit_at(&seen, task, step);

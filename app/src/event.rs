@@ -480,7 +480,7 @@ mod tests {
                 link_header: 14,
                 ifindex: 1,
                 place: step::place::READ,
-                flags: step::MOVE_KNOWN | step::MERGED,
+                flags: step::MOVE_KNOWN | step::MERGED | step::ZERO_COPY,
                 ..abi::SkbStep::zeroed()
             }),
             Kind::Finding => Detail::Finding(abi::Finding {

@@ -197,6 +197,8 @@ programs! {
     SkbTcpRcvFentry6 = "skb_tcp_rcv_fentry6",
     SkbTcpRcvKprobe4 = "skb_tcp_rcv_kprobe4",
     SkbTcpRcvKprobe6 = "skb_tcp_rcv_kprobe6",
+    SkbBacklogFentry = "skb_backlog_fentry",
+    SkbBacklogKprobe = "skb_backlog_kprobe",
     SkbQueuedFexit = "skb_queued_fexit",
     SkbQueuedKprobe = "skb_queued_kprobe",
     SkbQueuedKretprobe = "skb_queued_kretprobe",

@@ -22,10 +22,12 @@ pub mod place {
     pub const QUEUED: u8 = 10;
     /// read(2) copies the data out.
     pub const READ: u8 = 11;
+    /// A process has the socket locked: it waits until that one is done (`__release_sock`).
+    pub const BACKLOG: u8 = 12;
 
     /// The layer of each.
-    pub const LAYERS: [&str; 12] = [
-        "socket", "tcp", "ip", "ip", "device", "device", "device", "device", "ip", "tcp", "tcp", "socket",
+    pub const LAYERS: [&str; 13] = [
+        "socket", "tcp", "ip", "ip", "device", "device", "device", "device", "ip", "tcp", "tcp", "socket", "tcp",
     ];
 
     /// Whether it is on the way down.
@@ -71,6 +73,8 @@ pub const MOVE_KNOWN: u8 = 1;
 pub const MERGED: u8 = 2;
 /// Read to its end.
 pub const READ_ALL: u8 = 4;
+/// The call that writes asked that nothing be copied (`MSG_ZEROCOPY`, and `MSG_SPLICE_PAGES` of sendfile(2)).
+pub const ZERO_COPY: u8 = 8;
 
 /// A step of a followed segment through the layers.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -120,7 +124,7 @@ pub struct SkbStep {
     pub before: u8,
     /// One of [`kin`].
     pub kin: u8,
-    /// `MOVE_KNOWN`, `MERGED`, `READ_ALL`.
+    /// `MOVE_KNOWN`, `MERGED`, `READ_ALL`, `ZERO_COPY`.
     pub flags: u8,
     /// Zero.
     pub reserved: u8,

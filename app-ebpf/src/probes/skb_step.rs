@@ -18,19 +18,17 @@ use crate::{
 
 #[fentry(function = "tcp_sendmsg")]
 pub fn skb_written_fentry(context: FEntryContext) -> i32 {
-    let (sk, size) = (slot(&context, arg!(sendmsg_sk)), slot(&context, arg!(sendmsg_size)));
-    written(sk, size, Program::SkbWrittenFentry);
+    let (sk, message) = (slot(&context, arg!(sendmsg_sk)), slot(&context, arg!(sendmsg_msg)));
+    let size = slot(&context, arg!(sendmsg_size));
+    written(sk, message, size, Program::SkbWrittenFentry);
     0
 }
 
 #[kprobe]
 pub fn skb_written_kprobe(context: ProbeContext) -> u32 {
     let regs = Registers::of(&context);
-    written(
-        regs.arg(arg!(sendmsg_sk)),
-        regs.arg(arg!(sendmsg_size)),
-        Program::SkbWrittenKprobe,
-    );
+    let (sk, message) = (regs.arg(arg!(sendmsg_sk)), regs.arg(arg!(sendmsg_msg)));
+    written(sk, message, regs.arg(arg!(sendmsg_size)), Program::SkbWrittenKprobe);
     0
 }
 
@@ -383,6 +381,28 @@ pub fn skb_tcp_rcv_kprobe6(context: ProbeContext) -> u32 {
         NO_ARG,
         place::TCP_RCV,
         Program::SkbTcpRcvKprobe6,
+    )
+}
+
+#[fentry(function = "tcp_add_backlog")]
+pub fn skb_backlog_fentry(context: FEntryContext) -> i32 {
+    entered(
+        &context,
+        arg!(backlog_skb),
+        arg!(backlog_sk),
+        place::BACKLOG,
+        Program::SkbBacklogFentry,
+    )
+}
+
+#[kprobe]
+pub fn skb_backlog_kprobe(context: ProbeContext) -> u32 {
+    probed(
+        &context,
+        arg!(backlog_skb),
+        arg!(backlog_sk),
+        place::BACKLOG,
+        Program::SkbBacklogKprobe,
     )
 }
 

@@ -3,7 +3,7 @@ use std::fmt;
 use serde::ser::SerializeMap;
 use socklife_abi::{
     event::{SkbStep, UNKNOWN_DEPTH},
-    step::{MERGED, MOVE_KNOWN, kin, place, unit},
+    step::{MERGED, MOVE_KNOWN, ZERO_COPY, kin, place, unit},
 };
 
 use super::{Describe, FieldDoc, known, names::numbered};
@@ -54,6 +54,10 @@ impl Describe for SkbStep {
             "written",
             "bytes that the call writes: the first step, which has no sk_buff yet",
         ),
+        (
+            "zero_copy",
+            "`true`: the call asks that nothing be copied (MSG_ZEROCOPY, or sendfile(2) from 6.5 on)",
+        ),
         ("since_ns", "since the step before"),
         ("headroom", "`skb->data - skb->head`"),
         ("len", "`skb->len`"),
@@ -98,7 +102,11 @@ impl Describe for SkbStep {
         map.serialize_entry("layer", layer(self))?;
         map.serialize_entry("unit", name(self))?;
         if !has_skb(self) {
-            return map.serialize_entry("written", &self.len);
+            map.serialize_entry("written", &self.len)?;
+            if self.flags & ZERO_COPY != 0 {
+                map.serialize_entry("zero_copy", &true)?;
+            }
+            return Ok(());
         }
         map.serialize_entry("payload", &self.payload)?;
         if let Some(since_ns) = known(self.since_ns) {

@@ -754,6 +754,20 @@ pub const TABLE: &[Row] = &[
         ],
     },
     Row {
+        name: "a segment: into the backlog",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; SkbBacklogFentry @ At::Fentry("tcp_add_backlog")),
+            rung!(&[Kprobe]; SkbBacklogKprobe @ At::Kprobe("tcp_add_backlog")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[],
+            },
+        ],
+    },
+    Row {
         name: "a segment: into the receive queue",
         feeds: STEPS,
         need: Need::Optional,

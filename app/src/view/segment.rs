@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use socklife_abi::{
     event::SkbStep,
-    step::{MERGED, kin, place, unit},
+    step::{MERGED, ZERO_COPY, kin, place, unit},
 };
 
 use crate::{
@@ -240,7 +240,8 @@ impl Picture {
 fn remark(skb: &SkbStep, segment: &Segment) -> String {
     let whole = payload(segment);
     match skb.place {
-        place::WRITTEN => format!("{} bytes are written", Grouped(skb.len.into())),
+        place::WRITTEN if skb.flags & ZERO_COPY != 0 => format!("{} bytes, not to be copied", Grouped(skb.len.into())),
+        place::WRITTEN => format!("{} bytes are copied in", Grouped(skb.len.into())),
         place::READ => format!(" {} bytes are copied out", Grouped(skb.read.into())),
         _ if skb.flags & MERGED != 0 => " joined to the one in front of it".to_owned(),
         _ if skb.payload != whole => format!(" {} bytes of it", Grouped(skb.payload.into())),
@@ -258,7 +259,12 @@ fn verdict(segment: &Segment) -> String {
         if copies == 1 { "y" } else { "ies" },
         plural(buffers),
     );
+    let written = segment
+        .steps
+        .iter()
+        .any(|step| step.skb.place == place::WRITTEN && step.skb.flags & ZERO_COPY == 0);
     out.push_str(match segment.end {
+        End::Read if written && copies == 0 => "; copied in by the write and out by the read, and nowhere else",
         End::Read => "; read to its end",
         End::Merged => "; read with the sk_buff in front of it in the receive queue",
         End::Quiet | End::Cut => match segment.steps.last() {

@@ -9,7 +9,11 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Class, Events, Namespace, PATIENCE, Tracer, helper::cookie, socklife, until};
+use crate::harness::{
+    Class, Events, Namespace, PATIENCE, Tracer,
+    helper::{Server, client, cookie},
+    socklife, until,
+};
 
 const BYTES: usize = 1009;
 
@@ -288,25 +292,36 @@ pub fn chosen(class: Class) {
     }
 }
 
-/// `--pid`: what the process writes. Its own, and no other's.
+/// `--pid`: what the process writes, and nothing that it reads.
 pub fn of_process(class: Class) {
     let namespace = Namespace::new();
-    let pid = std::process::id().to_string();
-    let (own, other) = (["-o", "json", "--pid", &pid], ["-o", "json", "--pid", "1"]);
-    if pid == "1" {
-        return;
-    }
-    let tracers = [&own, &other].map(|args| Tracer::spawn(skb(Some(class), &namespace, args)));
-    let _pair = namespace.run(|| {
-        let mut pair = Pair::over("127.0.0.1");
-        (0..3).for_each(|_| pair.exchange(BYTES));
-        pair
+    let server = namespace.run(|| Server::start(&["127.0.0.1:0"], 1));
+    let address = server.addresses[0];
+    // The client's one write, and the two of the server's answer.
+    let pids = [(std::process::id(), 1), (server.pid(), 2)];
+    let tracers = pids.map(|(pid, _)| {
+        let pid = pid.to_string();
+        Tracer::spawn(skb(Some(class), &namespace, &["-o", "json", "--pid", &pid]))
     });
-    for (tracer, count) in tracers.into_iter().zip([3, 0]) {
-        until(PATIENCE, || tracer.count("skb_copy_datagram_iovec") >= count);
+    let client = namespace.run(move || client(address, BYTES));
+    server.finish();
+    for (tracer, (pid, count)) in tracers.into_iter().zip(pids) {
+        let read = |tracer: &Tracer| tracer.count("\"read\"") + tracer.count("\"merged\"");
+        until(PATIENCE / 10, || read(&tracer) >= count);
         let events = tracer.stop();
         events.assert_whole();
-        assert_eq!(segments(&events).len(), count, "{:#?}", events.all);
+        let segments = segments(&events);
+        assert_eq!(segments.len(), count, "{pid}: {:#?}", events.all);
+        let port = if count == 1 {
+            client.local.port()
+        } else {
+            address.port()
+        };
+        assert!(
+            segments.iter().all(|steps| steps[0]["lport"] == port),
+            "{:#?}",
+            events.all
+        );
     }
 }
 
@@ -359,8 +374,13 @@ pub fn drawing(class: Class) {
     let packet = drawn.iter().find(|line| line.contains("netif_receive_skb")).unwrap();
     assert!(packet.contains("…····▸IIIIITTTTTTTT█"), "{packet}");
     let end = lines[2 + steps.len()];
-    assert_eq!(
-        end, "0 copies of the payload between the layers, 1 buffer; read to its end",
-        "{lines:#?}"
-    );
+    let end = end
+        .strip_prefix("0 copies of the payload between the layers, 1 buffer; ")
+        .expect(end);
+    let how = if class == Class::Tracepoint {
+        "read to its end"
+    } else {
+        "copied in by the write and out by the read, and nowhere else"
+    };
+    assert_eq!(end, how, "{lines:#?}");
 }
