@@ -239,10 +239,10 @@ fn choose(skb: u64, sk: u64, what: u64) -> u64 {
         return u64::from(known.segment);
     }
     let (sock, netns) = whereabouts(skb, sk, at);
-    let tuple = match (segment.tuple, sock) {
-        (Some(tuple), _) => tuple,
-        (None, Some(sock)) => sock.tuple(),
-        (None, None) => return 0,
+    let tuple = match sock {
+        _ if segment.tuple.family != 0 => segment.tuple,
+        Some(sock) => sock.tuple(),
+        None => return 0,
     };
     let key = SegmentKey {
         saddr: tuple.saddr,

@@ -35,6 +35,16 @@ pub struct Tuple {
 }
 
 impl Tuple {
+    /// Nobody knows. (An `Option` of it would be copied with what it does not hold, which 5.10's verifier refuses.)
+    pub const NONE: Self = Self {
+        saddr: [0; 2],
+        daddr: [0; 2],
+        sport: 0,
+        dport: 0,
+        family: 0,
+        mapped: false,
+    };
+
     /// As the other end has it.
     #[inline(always)]
     pub fn reversed(self) -> Self {

@@ -21,8 +21,8 @@ pub enum Headers {
 
 /// A TCP segment in an sk_buff, with what stands in front of it.
 pub struct Layers {
-    /// As its sender has it; of IP's header, so absent where there is none.
-    pub tuple: Option<Tuple>,
+    /// As its sender has it, out of IP's header: family 0 where there is none.
+    pub tuple: Tuple,
     pub seq: u32,
     /// Bytes without any header.
     pub payload: u32,
@@ -45,7 +45,7 @@ impl Layers {
         let there = |offset: u32| Bytes(head.wrapping_add(u64::from(offset)));
         match headers {
             Headers::None => Some(Self {
-                tuple: None,
+                tuple: Tuple::NONE,
                 seq: sequence(skb).0,
                 payload: len,
                 headers: [0; 3],
@@ -53,7 +53,7 @@ impl Layers {
             Headers::TcpAtData => {
                 let (seq, header) = tcp_header(there(data));
                 Some(Self {
-                    tuple: None,
+                    tuple: Tuple::NONE,
                     seq,
                     payload: len.wrapping_sub(header),
                     headers: [header as u16, 0, 0],
@@ -79,7 +79,7 @@ impl Layers {
                 let end = if total == 0 { end } else { end.min(ip + total) };
                 let between = |from: u32, to: u32| to.saturating_sub(from.max(data)) as u16;
                 Some(Self {
-                    tuple: Some(tuple(there(ip), there(tcp))?.reversed()),
+                    tuple: tuple(there(ip), there(tcp))?.reversed(),
                     seq,
                     payload: end.saturating_sub(payload),
                     headers: [between(tcp, payload), between(ip, tcp), between(0, ip)],
