@@ -289,33 +289,14 @@ impl Subject {
 /// Sends an event about a process, not about one socket, if its kind was asked for.
 #[inline(always)]
 pub fn emit_process<P: Payload>(task: Task, via: Program, payload: P) {
-    if global!(FILTER.events) & (1 << P::KIND as u8) == 0 {
-        return;
-    }
-    // SAFETY: takes no argument.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    send(
-        Envelope {
-            time_ns: now(),
-            cookie: 0,
-            saddr: [0; 2],
-            daddr: [0; 2],
-            comm: task.comm,
-            sport: 0,
-            dport: 0,
-            kind: 0,
-            via: via as u8,
-            flags: HAS_TASK,
-            family: 0,
-            netns: 0,
-            cpu,
-            pid: task.pid,
-            tid: task.tid,
-            uid: task.uid,
-            reserved: 0,
-        },
-        payload,
-    );
+    let nowhere = Place {
+        time_ns: now(),
+        cookie: 0,
+        tuple: Tuple::NONE,
+        netns: 0,
+        via: via as u8,
+    };
+    emit_at(&nowhere, task, payload);
 }
 
 /// Where and when something was seen that the filter has let through already.

@@ -168,7 +168,8 @@ pub const LOST_FIELDS: &[FieldDoc] = &[
     (
         "stage",
         "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`, `request_table_full`, \
-         `listener_table_full`, `process_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`)",
+         `listener_table_full`, `process_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`; of `skb_step`, segments that are not \
+         followed, `--rate`)",
     ),
     ("kind", "the kind of the lost events, where one is concerned"),
     ("count", "how many since the last `lost` line"),

@@ -105,6 +105,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("queues_backlog", queues_view::backlog),
     ("queues_blocks", queues_view::blocks),
     ("queues_reconcile", queues_view::reconcile_needs_whole_namespaces),
+    ("skb_not_attached_otherwise", skb::not_attached_otherwise),
     ("fork_storm", handoff::storm::forks),
     ("sockets_exactly", sockets::exactly),
     ("sockets_many", sockets::many),

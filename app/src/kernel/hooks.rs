@@ -812,7 +812,9 @@ pub fn via(program: u8) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Class, Program, TABLE, ValueEnum as _, via};
+    use socklife_abi::config::Filter;
+
+    use super::{Class, Kind, Program, TABLE, ValueEnum as _, via};
 
     #[test]
     fn every_program_has_a_place() {
@@ -820,6 +822,14 @@ mod tests {
         for program in Program::ALL.iter().filter(|program| **program != Program::SocketsIter) {
             assert!(via(*program as u8).is_some(), "{} is in no rung", program.symbol());
         }
+    }
+
+    #[test]
+    fn what_runs_for_each_packet_is_for_nobody_who_does_not_ask() {
+        let rows = TABLE.iter().filter(|row| row.is_per_packet());
+        assert_eq!(rows.clone().count(), 10);
+        assert!(rows.clone().all(|row| !row.serves(Filter::ANY.events)));
+        assert!(rows.clone().all(|row| row.serves(Kind::set(&[Kind::SkbStep]))));
     }
 
     #[test]

@@ -65,11 +65,14 @@ impl Drawing {
             .map(|step| {
                 let cells = cells(step, segment, before, &picture);
                 self.columns.fit(&cells);
+                let rest = format!(
+                    "{}{}{}",
+                    picture.draw(&step.skb),
+                    remark(&step.skb, segment),
+                    elsewhere(step, before)
+                );
                 before = Some(step);
-                (
-                    cells,
-                    format!("{}{}", picture.draw(&step.skb), remark(&step.skb, segment)),
-                )
+                (cells, rest)
             })
             .collect();
         // Writing to a string cannot fail.
@@ -245,6 +248,15 @@ fn remark(skb: &SkbStep, segment: &Segment) -> String {
         place::READ => format!(" {} bytes are copied out", Grouped(skb.read.into())),
         _ if skb.flags & MERGED != 0 => " joined to the one in front of it".to_owned(),
         _ if skb.payload != whole => format!(" {} bytes of it", Grouped(skb.payload.into())),
+        _ => String::new(),
+    }
+}
+
+/// It is in another network namespace than before: veth does that.
+fn elsewhere(step: &Step, before: Option<&Step>) -> String {
+    let netns = step.event.envelope.netns;
+    match before {
+        Some(before) if before.event.envelope.netns != netns => format!(" in netns {netns}"),
         _ => String::new(),
     }
 }
