@@ -28,13 +28,15 @@ pub struct Segments {
 
 enum Shown {
     Lines(Output),
-    Drawings {
-        blocks: Blocks,
-        drawing: Drawing,
-        clock: Clock,
-        /// What is drawn, and was not handed over yet.
-        text: Vec<u8>,
-    },
+    Drawings(Box<Drawings>),
+}
+
+struct Drawings {
+    blocks: Blocks,
+    drawing: Drawing,
+    clock: Clock,
+    /// What is drawn, and was not handed over yet.
+    text: Vec<u8>,
 }
 
 impl Segments {
@@ -42,12 +44,12 @@ impl Segments {
     pub fn start(format: Format, losses: Arc<Losses>) -> Result<Self> {
         let shown = match format {
             Format::Json => Shown::Lines(output::start(format, Arc::clone(&losses))?),
-            Format::Text => Shown::Drawings {
+            Format::Text => Shown::Drawings(Box::new(Drawings {
                 blocks: Blocks::start(b"", b"")?,
-                drawing: Drawing::new(),
+                drawing: Drawing::default(),
                 clock: Clock::new(),
                 text: Vec::new(),
-            },
+            })),
         };
         Ok(Self {
             model: Model::default(),
@@ -61,19 +63,15 @@ impl Segments {
             if passed.done() {
                 return;
             }
-            if let Shown::Drawings {
-                drawing, clock, text, ..
-            } = &mut self.shown
-            {
-                if text.len() > WAITING {
+            if let Shown::Drawings(drawings) = &mut self.shown {
+                if drawings.text.len() > WAITING {
                     for step in &segment.steps {
                         self.losses.output_full(step.event.kind());
                     }
                     passed.note(Sent::Lost);
                     continue;
                 }
-                clock.adjust();
-                text.extend_from_slice(drawing.of(segment, clock).as_bytes());
+                drawings.draw(segment);
             }
             passed.note(Sent::Yes);
         }
@@ -81,15 +79,30 @@ impl Segments {
 
     /// Hands over what is drawn; a slow output gets it later.
     fn hand_over(&mut self, passed: &mut Passed) {
-        if let Shown::Drawings { blocks, text, .. } = &mut self.shown
-            && !text.is_empty()
+        if let Shown::Drawings(drawings) = &mut self.shown
+            && drawings.hand_over() == Sent::Closed
         {
-            match blocks.send(text.clone()) {
-                Sent::Yes => text.clear(),
-                Sent::Closed => passed.note(Sent::Closed),
-                Sent::Lost | Sent::Unwanted => {}
-            }
+            passed.note(Sent::Closed);
         }
+    }
+}
+
+impl Drawings {
+    fn draw(&mut self, segment: &Segment) {
+        self.clock.adjust();
+        let drawn = self.drawing.of(segment, &mut self.clock);
+        self.text.extend_from_slice(drawn.as_bytes());
+    }
+
+    fn hand_over(&mut self) -> Sent {
+        if self.text.is_empty() {
+            return Sent::Unwanted;
+        }
+        let sent = self.blocks.send(self.text.clone());
+        if sent == Sent::Yes {
+            self.text.clear();
+        }
+        sent
     }
 }
 
@@ -133,7 +146,7 @@ impl Sink for Segments {
     fn finish(self, patience: Duration) -> Result<()> {
         match self.shown {
             Shown::Lines(output) => output.finish(patience),
-            Shown::Drawings { blocks, text, .. } => blocks.finish(patience, text),
+            Shown::Drawings(drawings) => drawings.blocks.finish(patience, drawings.text),
         }
     }
 }

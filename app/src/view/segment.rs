@@ -46,14 +46,15 @@ pub struct Drawing {
     columns: Columns<11>,
 }
 
-impl Drawing {
-    /// Nothing is drawn yet.
-    pub fn new() -> Self {
+impl Default for Drawing {
+    fn default() -> Self {
         Self {
             columns: Columns::new(TITLES),
         }
     }
+}
 
+impl Drawing {
     /// The drawing of a segment, and an empty line.
     pub fn of(&mut self, segment: &Segment, clock: &mut Clock) -> String {
         let mut out = title(segment, clock);

@@ -368,9 +368,6 @@ pub fn drawing(class: Class) {
         lines[0].contains(" segment 1: 127.0.0.1 ") && lines[0].contains(", 1,009 bytes, seq "),
         "{lines:#?}"
     );
-    for line in &lines {
-        crate::harness::say(line); // TEMPORARY
-    }
     let steps = expected(class, false);
     let drawn = &lines[2..2 + steps.len()];
     let column = |line: &str, title: &str| {
