@@ -73,6 +73,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("handoff_older", handoff::older::connections),
     ("skb_every_layer", skb::every_layer),
     ("skb_merged", skb::merged),
+    ("skb_copied", skb::copied),
     ("skb_chosen", skb::chosen),
     ("skb_of_process", skb::of_process),
     ("skb_drawing", skb::drawing),

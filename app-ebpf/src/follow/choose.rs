@@ -33,9 +33,6 @@ pub fn choose(skb: u64, sk: u64, what: u64) -> u64 {
     }
     // SAFETY: a few words.
     let known = unsafe { BUFFERS.get(buffer) };
-    if at == place::READ && known.is_none() {
-        return 0;
-    }
     let Some(segment) = Layers::of(skb, headers(at)) else {
         return 0;
     };
@@ -65,7 +62,7 @@ pub fn choose(skb: u64, sk: u64, what: u64) -> u64 {
     if let Some(number) = unsafe { SEGMENTS.get(&key) } {
         return u64::from(*number);
     }
-    // Either end's view will do.
+    // Whoever reads it sees only its end. Either end's view will do.
     if at == place::READ || !(passes(&tuple, netns) || passes(&tuple.reversed(), netns)) || !is_of_process(sock, at) {
         return 0;
     }

@@ -25,15 +25,13 @@ use crate::output::Format;
 /// attached only while this command runs. Over loopback and veth one sk_buff goes all the way; of a connection to another
 /// machine this end's part is seen. docs/skb.md explains the picture.
 #[derive(Args, Debug)]
+#[command(mut_arg("pid", |pid| pid.help("What this process writes").long_help(None)))]
 #[command(after_help = "Examples:\n  \
     sudo socklife skb --port 8080                  the next five segments from or to this port\n  \
     sudo socklife skb --rport 443 --count 1        one segment that goes to, or comes from, an HTTPS server\n  \
     sudo socklife skb --netns web --pid 4242       what a process writes\n  \
     sudo socklife skb --port 8080 -o json          one JSON object a step, for a program to read")]
 pub struct Skb {
-    #[command(flatten)]
-    connections: ConnectionArgs,
-
     /// End after this many segments; 0 goes on.
     #[arg(long, value_name = "N", default_value_t = 5)]
     count: u64,
@@ -49,6 +47,9 @@ pub struct Skb {
     /// How to show it.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
+
+    #[command(flatten)]
+    connections: ConnectionArgs,
 
     #[command(flatten)]
     trace: TraceArgs,

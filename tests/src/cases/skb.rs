@@ -236,6 +236,40 @@ pub fn merged(class: Class) {
     drop(pair);
 }
 
+/// What the writer asks not to be copied loopback copies, lest the reader keeps the writer's pages: that is seen.
+pub fn copied(class: Class) {
+    const MSG_ZEROCOPY: i32 = 0x0400_0000;
+    const SO_ZEROCOPY: i32 = 60;
+    let namespace = Namespace::new();
+    let tracer = Tracer::spawn(skb(Some(class), &namespace, &["-o", "json", "--count", "1"]));
+    let _pair = namespace.run(|| {
+        let mut pair = Pair::over("127.0.0.1");
+        let (fd, on, data) = (pair.client.as_raw_fd(), 1_i32, vec![b'x'; BYTES]);
+        // SAFETY: an option of the size that is said, and bytes that outlive what is sent of them: they are read below.
+        let sent = unsafe {
+            assert_eq!(
+                libc::setsockopt(fd, libc::SOL_SOCKET, SO_ZEROCOPY, (&raw const on).cast(), 4),
+                0
+            );
+            libc::send(fd, data.as_ptr().cast(), BYTES, MSG_ZEROCOPY)
+        };
+        assert_eq!(sent, BYTES as isize);
+        pair.server.read_exact(&mut vec![0; BYTES]).unwrap();
+        (pair, data)
+    });
+    let events = tracer.wait();
+    events.assert_whole();
+    let segments = segments(&events);
+    assert_eq!(segments.len(), 1, "{:#?}", events.all);
+    let read = segments[0].last().unwrap();
+    assert_eq!((&read["read"], &read["copies"]), (&BYTES.into(), &1.into()), "{read}");
+    let written = segments[0].iter().find(|step| !step["written"].is_null());
+    assert_eq!(written.is_some(), class != Class::Tracepoint);
+    assert!(written.is_none_or(|step| step["zero_copy"] == true), "{written:?}");
+    let before = segments[0].iter().rfind(|step| step["copies"] == 0).unwrap();
+    assert_eq!(function(before), "netif_receive_skb", "{before}");
+}
+
 /// Filters, whoever is "this end"; and the kernel counts what the rate leaves out.
 pub fn chosen(class: Class) {
     const COUNT: usize = 7;
