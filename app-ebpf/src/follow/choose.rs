@@ -59,7 +59,7 @@ pub fn choose(skb: u64, sk: u64, what: u64) -> u64 {
         seq: segment.seq,
     };
     // SAFETY: a word.
-    if let Some(number) = unsafe { SEGMENTS.get(&key) } {
+    if let Some(number) = unsafe { SEGMENTS.get(key) } {
         return u64::from(*number);
     }
     // Whoever reads it sees only its end. Either end's view will do.
@@ -101,6 +101,10 @@ fn is_of_process(sock: Option<Sock<Probe>>, at: u8) -> bool {
 
 /// A number for another segment, if there may be one, or 0.
 #[inline(always)]
+#[expect(
+    clippy::needless_borrows_for_generic_args,
+    reason = "by value it would be copied onto the stack, which has no room for it"
+)]
 fn claim(following: *mut Following, key: &SegmentKey) -> u32 {
     // SAFETY: a value of FOLLOWING; where two CPUs count at once, there are a few more.
     let following = unsafe { &mut *following };

@@ -289,3 +289,100 @@ fn verdict(segment: &Segment) -> String {
     });
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use bytemuck::Zeroable as _;
+    use socklife_abi::{
+        event::{Envelope, SkbStep, UNKNOWN_DEPTH},
+        program::Program,
+        step::{MOVE_KNOWN, ZERO_COPY, kin, place, unit},
+    };
+
+    use super::{Clock, Drawing, End, Segment, Step};
+    use crate::event::{Detail, Event};
+
+    fn step(via: Program, netns: u32, skb: SkbStep) -> Step {
+        let envelope = Envelope {
+            via: via as u8,
+            netns,
+            family: 4,
+            ..Envelope::zeroed()
+        };
+        let detail = Detail::SkbStep(skb);
+        Step {
+            event: Event { envelope, detail },
+            skb,
+        }
+    }
+
+    #[test]
+    fn what_is_pushed_pulled_cloned_and_copied_is_drawn() {
+        let written = SkbStep {
+            place: place::WRITTEN,
+            headroom: UNKNOWN_DEPTH,
+            len: 4344,
+            flags: ZERO_COPY,
+            ..SkbStep::zeroed()
+        };
+        let frame = SkbStep {
+            place: place::TO_DEVICE,
+            unit: unit::FRAME,
+            before: unit::DATA,
+            moved: 66,
+            flags: MOVE_KNOWN,
+            kin: kin::CLONE,
+            buffer: 1,
+            payload: 4344,
+            len: 4410,
+            headroom: 254,
+            tcp_header: 32,
+            ip_header: 20,
+            link_header: 14,
+            gso_segs: 3,
+            gso_size: 1448,
+            ..SkbStep::zeroed()
+        };
+        let packet = SkbStep {
+            place: place::NETIF_RX,
+            unit: unit::PACKET,
+            kin: kin::COPY,
+            flags: 0,
+            buffer: 2,
+            payload: 1448,
+            copies: 1,
+            link_header: 0,
+            ..frame
+        };
+        let segment = Segment {
+            steps: vec![
+                step(Program::SkbWrittenFentry, 1, written),
+                step(Program::SkbToDeviceTpBtf, 1, frame),
+                step(Program::SkbNetifRxTpBtf, 2, packet),
+            ],
+            end: End::Quiet,
+        };
+        let drawn = Drawing::default().of(&segment, &mut Clock::new());
+        let lines: Vec<_> = drawn.lines().collect();
+        assert!(
+            lines[0].ends_with(" 4,344 bytes, seq 0 (GSO: 3 segments of 1448 bytes)"),
+            "{drawn}"
+        );
+        assert!(lines[2].ends_with(" 4,344 bytes, not to be copied"), "{drawn}");
+        for part in [
+            " net_dev_queue ",
+            " +66 TCP, IP, Ethernet ",
+            " 1 clone ",
+            " …▸EEEEIIIIITTTTTTTT██████",
+        ] {
+            assert!(lines[3].contains(part), "{part}: {drawn}");
+        }
+        for part in [" 2 copy ", " …····▸IIIIITTTTTTTT██████ 1,448 bytes of it in netns 2"] {
+            assert!(lines[4].contains(part), "{part}: {drawn}");
+        }
+        assert_eq!(
+            lines[5],
+            "1 copy of the payload between the layers, 2 buffers; not read, or dropped"
+        );
+    }
+}
