@@ -118,9 +118,9 @@ pub struct SkbStep {
     pub link_header: u16,
     /// One of [`place`].
     pub place: u8,
-    /// One of [`unit`].
+    /// One of [`mod@unit`].
     pub unit: u8,
-    /// The [`unit`] of the step before; only with [`MOVE_KNOWN`].
+    /// The [`mod@unit`] of the step before; only with [`MOVE_KNOWN`].
     pub before: u8,
     /// One of [`kin`].
     pub kin: u8,
