@@ -8,7 +8,7 @@ use crate::{
     emit::passes,
     lives,
     maps::{BUFFERS, FOLLOWED, FOLLOWING, LEFT_OUT, SEGMENTS, WRITTEN, add, count, global},
-    mem::{Obj, Probe},
+    mem::{Mem as _, Obj, Probe},
     packet::layers::{Layers, Layout},
     requests::now,
     sock::Sock,
@@ -45,12 +45,18 @@ pub fn choose(skb: u64, sk: u64, what: u64) -> u64 {
     {
         return u64::from(known.segment);
     }
-    let (sock, netns) = whereabouts(skb, sk, at);
-    let tuple = match sock {
-        _ if segment.tuple.family != 0 => segment.tuple,
-        Some(sock) => sock.tuple(),
-        None => return 0,
+    let tuple = if segment.tuple.family != 0 {
+        segment.tuple
+    } else if let Some(sock) = Probe::tcp(sk as *const u8) {
+        sock.tuple()
+    } else {
+        return 0;
     };
+    // Most of what passes here ends here. Either end's view will do, and the namespace counts where one begins.
+    let netns = global!(FILTER.netns);
+    if !(passes(&tuple, netns) || passes(&tuple.reversed(), netns)) {
+        return 0;
+    }
     let key = SegmentKey {
         saddr: tuple.saddr,
         daddr: tuple.daddr,
@@ -62,8 +68,12 @@ pub fn choose(skb: u64, sk: u64, what: u64) -> u64 {
     if let Some(number) = unsafe { SEGMENTS.get(key) } {
         return u64::from(*number);
     }
-    // Whoever reads it sees only its end. Either end's view will do.
-    if at == place::READ || !(passes(&tuple, netns) || passes(&tuple.reversed(), netns)) || !is_of_process(sock, at) {
+    // Whoever reads it sees only its end.
+    if at == place::READ {
+        return 0;
+    }
+    let (sock, here) = whereabouts(skb, sk, at);
+    if (netns != 0 && here != netns) || !is_of_process(sock, at) {
         return 0;
     }
     let number = claim(following, &key);
