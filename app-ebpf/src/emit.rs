@@ -289,6 +289,29 @@ impl Subject {
 /// Sends an event about a process, not about one socket, if its kind was asked for.
 #[inline(always)]
 pub fn emit_process<P: Payload>(task: Task, via: Program, payload: P) {
+    let nowhere = Place {
+        time_ns: now(),
+        cookie: 0,
+        tuple: Tuple::NONE,
+        netns: 0,
+        via: via as u8,
+    };
+    emit_at(&nowhere, task, payload);
+}
+
+/// Where and when something was seen that the filter has let through already.
+pub struct Place {
+    pub time_ns: u64,
+    pub cookie: u64,
+    pub tuple: Tuple,
+    pub netns: u32,
+    /// A [`Program`].
+    pub via: u8,
+}
+
+/// Sends an event about what the filter was asked about before, if its kind was asked for.
+#[inline(always)]
+pub fn emit_at<P: Payload>(place: &Place, task: Task, payload: P) {
     if global!(FILTER.events) & (1 << P::KIND as u8) == 0 {
         return;
     }
@@ -296,18 +319,18 @@ pub fn emit_process<P: Payload>(task: Task, via: Program, payload: P) {
     let cpu = unsafe { bpf_get_smp_processor_id() };
     send(
         Envelope {
-            time_ns: now(),
-            cookie: 0,
-            saddr: [0; 2],
-            daddr: [0; 2],
+            time_ns: place.time_ns,
+            cookie: place.cookie,
+            saddr: place.tuple.saddr,
+            daddr: place.tuple.daddr,
             comm: task.comm,
-            sport: 0,
-            dport: 0,
+            sport: place.tuple.sport,
+            dport: place.tuple.dport,
             kind: 0,
-            via: via as u8,
-            flags: HAS_TASK,
-            family: 0,
-            netns: 0,
+            via: place.via,
+            flags: task_flag(task) | if place.tuple.mapped { MAPPED } else { 0 },
+            family: place.tuple.family,
+            netns: place.netns,
             cpu,
             pid: task.pid,
             tid: task.tid,
@@ -316,6 +339,11 @@ pub fn emit_process<P: Payload>(task: Task, via: Program, payload: P) {
         },
         payload,
     );
+}
+
+#[inline(always)]
+fn task_flag(task: Task) -> u8 {
+    if task.pid == 0 { 0 } else { HAS_TASK }
 }
 
 /// Reserves, writes and submits; what finds no room is counted.

@@ -13,6 +13,8 @@ mod calls;
 #[cfg(target_arch = "bpf")]
 mod emit;
 #[cfg(target_arch = "bpf")]
+mod follow;
+#[cfg(target_arch = "bpf")]
 mod half_open;
 #[cfg(target_arch = "bpf")]
 mod listeners;

@@ -13,10 +13,14 @@ use socklife_abi::{
     counter::{COUNTERS, Counter, Missed},
     event::{KINDS, TOTALS},
     kernel::{Args, Offsets, Regs},
-    table::{DropCount, DropPlace, ListenKey, Listening, Request, RequestKey, Tally},
+    table::{DropCount, DropPlace, Following, ListenKey, Listening, Request, RequestKey, Tally},
 };
 
-use crate::{lives::Life, softirq::Softirq};
+use crate::{
+    follow::{Buffer, Followed, SegmentKey, Written},
+    lives::Life,
+    softirq::Softirq,
+};
 
 /// Set by the loader, read-only, frozen before the programs are loaded: the verifier takes the values for constants.
 #[unsafe(no_mangle)]
@@ -153,6 +157,42 @@ pub struct Share {
     pub second: u32,
     pub shown: u32,
 }
+
+/// How many segments are followed. User space sets it when every hook is attached.
+#[map]
+pub static FOLLOWING: Array<Following> = Array::with_max_entries(1, 0);
+
+/// The segments that are followed, by number.
+///
+/// Inserted at a segment's first step, deleted when it was read to its end or merged into another; one that is dropped, or
+/// leaves the machine, the LRU evicts. The loader makes these tables small where no segment is followed.
+#[map]
+pub static FOLLOWED: LruHashMap<u32, Followed> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Their buffers, by `skb->head`: clones share one. Inserted at the first step in a buffer, else as `FOLLOWED`; an entry
+/// whose buffer was given back and taken again is known by the sequence number.
+#[map]
+pub static BUFFERS: LruHashMap<u64, Buffer> = LruHashMap::with_max_entries(8_192, 0);
+
+/// Their numbers, by four-tuple and sequence number: a copy has another buffer. As `FOLLOWED`.
+#[map]
+pub static SEGMENTS: LruHashMap<SegmentKey, u32> = LruHashMap::with_max_entries(4_096, 0);
+
+/// Segments that were not followed because of the rate, lest each of their steps counts. The LRU evicts them: one that is
+/// evicted on its way is counted twice.
+#[map]
+pub static LEFT_OUT: LruHashMap<SegmentKey, u32> = LruHashMap::with_max_entries(8_192, 0);
+
+/// The last call that wrote to a socket, by the address of its `struct sock`.
+///
+/// Overwritten by the socket's next call, else evicted by the LRU.
+#[map]
+pub static WRITTEN: LruHashMap<u64, Written> = LruHashMap::with_max_entries(4_096, 0);
+
+/// A segment on its way into the receive queue, by thread, from entry to return: who sees the return no longer sees the
+/// arguments.
+#[map]
+pub static QUEUEING: LruHashMap<u64, Call> = LruHashMap::with_max_entries(1_024, 0);
 
 /// See `CALLS`.
 #[derive(Clone, Copy)]

@@ -101,6 +101,9 @@ impl Mem for Probe {
 pub struct Obj<M>(*const u8, PhantomData<M>);
 
 impl<M: Mem> Obj<M> {
+    /// No object: every field reads as zeroes, by probe.
+    pub const NULL: Self = Self(core::ptr::null(), PhantomData);
+
     #[inline(always)]
     pub fn new(p: *const u8) -> Self {
         Self(p, PhantomData)

@@ -1,5 +1,7 @@
 //! The one place that reads `sk_buff`s.
 
+pub mod layers;
+
 use crate::{
     mem::{Mem, Obj, Probe, off},
     sock::{Sock, Tuple, v4},

@@ -34,6 +34,30 @@ pub struct Tuple {
     pub mapped: bool,
 }
 
+impl Tuple {
+    /// Nobody knows. (An `Option` of it would be copied with what it does not hold, which 5.10's verifier refuses.)
+    pub const NONE: Self = Self {
+        saddr: [0; 2],
+        daddr: [0; 2],
+        sport: 0,
+        dport: 0,
+        family: 0,
+        mapped: false,
+    };
+
+    /// As the other end has it.
+    #[inline(always)]
+    pub fn reversed(self) -> Self {
+        Self {
+            saddr: self.daddr,
+            daddr: self.saddr,
+            sport: self.dport,
+            dport: self.sport,
+            ..self
+        }
+    }
+}
+
 /// `::ffff:a.b.c.d` of an address in network order.
 #[inline(always)]
 pub fn v4(addr: u32) -> [u64; 2] {
@@ -206,6 +230,12 @@ impl<M: Mem> Sock<M> {
     pub fn unsent(self) -> u32 {
         let unsent = self.0.get(off!(write_seq)).wrapping_sub(self.0.get(off!(snd_nxt))) as i32;
         unsent.max(0) as u32
+    }
+
+    /// The sequence number of the next byte that is written.
+    #[inline(always)]
+    pub fn write_seq(self) -> u32 {
+        self.0.get(off!(write_seq))
     }
 
     /// A child that nobody accepted yet.

@@ -36,6 +36,7 @@ mod reset_received;
 mod reset_sent;
 mod retransmitted;
 mod skb_dropped;
+pub(crate) mod skb_step;
 mod sndbuf_limited;
 mod state;
 mod syn_queued;
@@ -170,8 +171,8 @@ pub const LOST_FIELDS: &[FieldDoc] = &[
     (
         "stage",
         "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`, `request_table_full`, \
-         `listener_table_full`, `process_table_full`, \
-         `drop_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`)",
+         `listener_table_full`, `process_table_full`, `drop_table_full`, `program_busy`; `sampled`: not lost, but counted \
+         only (`--sample`; of `skb_step`, segments that are not followed, `--rate`)",
     ),
     ("kind", "the kind of the lost events, where one is concerned"),
     ("count", "how many since the last `lost` line"),
@@ -282,6 +283,7 @@ mod tests {
 
     use bytemuck::Zeroable as _;
     use serde::{Serializer as _, ser::SerializeMap as _};
+    use socklife_abi::step;
 
     use super::{DOCUMENTED, Detail, Envelope, Event, Kind, abi};
 
@@ -471,6 +473,20 @@ mod tests {
                 probes: 1,
                 reserved: 0,
             }),
+            Kind::SkbStep => Detail::SkbStep(abi::SkbStep {
+                since_ns: 1,
+                headroom: if status == 0 { abi::UNKNOWN_DEPTH } else { 320 },
+                moved: if status == 9 { -32 } else { 32 },
+                gso_size: 1448,
+                gso_segs: 2,
+                tcp_header: 32,
+                ip_header: 20,
+                link_header: 14,
+                ifindex: 1,
+                place: step::place::READ,
+                flags: step::MOVE_KNOWN | step::MERGED | step::ZERO_COPY,
+                ..abi::SkbStep::zeroed()
+            }),
             Kind::Finding => Detail::Finding(abi::Finding {
                 holder: HOLDER,
                 other: HOLDER,
@@ -493,8 +509,8 @@ mod tests {
     #[test]
     fn every_field_is_documented_and_every_documented_field_is_written() {
         for (kind, _, fields) in DOCUMENTED {
-            // An end by exit, and one by a signal.
-            let written: BTreeMap<_, _> = [256, 9]
+            // An end by exit, one by a signal, and a call without an sk_buff.
+            let written: BTreeMap<_, _> = [256, 9, 0]
                 .into_iter()
                 .flat_map(|status| fields_of(*kind, status))
                 .collect();

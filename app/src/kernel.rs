@@ -29,4 +29,4 @@ pub use losses::{Loss, Losses, Stage, Told};
 pub use netstat::Netstat;
 pub use privilege::{LOOK_AT_OTHERS, Privileges, drop_all_but_bpf};
 pub use sockets::{Sockets, list};
-pub use tracer::{Counters, RowReport, Tracer, Wanted};
+pub use tracer::{Counters, Follow, RowReport, Tracer, Wanted};

@@ -6,6 +6,7 @@ pub mod holders;
 mod listener;
 mod listeners;
 pub mod reconcile;
+pub mod segments;
 mod waiters;
 mod waits;
 

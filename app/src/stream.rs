@@ -4,6 +4,7 @@ mod drops;
 mod events;
 mod follow;
 mod queues;
+mod segments;
 
 use std::{
     io::Write as _,
@@ -31,6 +32,7 @@ use crate::{
 pub use drops::{DropsSink, ShownDrops};
 pub use events::Events;
 pub use queues::{Queues, Shown};
+pub use segments::Segments;
 
 /// Programs wake us only when the ring buffer is a quarter full; what is less than that waits no longer than this.
 const DRAIN: Duration = Duration::from_millis(5);
@@ -43,6 +45,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Where events go, and what is made of them.
 pub trait Sink {
+    /// What it counts.
+    fn what(&self) -> &'static str {
+        "events"
+    }
+
     /// How often something is to be shown, where that is not with each event.
     fn interval(&self) -> Option<Duration> {
         None
@@ -60,8 +67,8 @@ pub trait Sink {
     fn second(&mut self, news: &[Loss], counters: &Counters, passed: &mut Passed) -> Result<()>;
 
     /// An interval is over, and everything that happened in it was handed in. False when it was the last that is wanted.
-    fn show(&mut self, counters: &Counters) -> Result<bool> {
-        let _ = counters;
+    fn show(&mut self, counters: &Counters, passed: &mut Passed) -> Result<bool> {
+        let _ = (counters, passed);
         Ok(true)
     }
 
@@ -149,12 +156,13 @@ pub fn run<S: Sink>(tracer: Tracer, mut sink: S, losses: &Losses, mut limits: Li
         &mut passed,
         &mut told,
     ));
+    let what = sink.what();
     let finished = sink.finish(PATIENCE);
     let checked = streamed?;
     let news = told.news(losses);
     tell(&news);
     finished?;
-    summary(&passed, losses, started.elapsed());
+    summary(&passed, what, losses, started.elapsed());
     verdicts(&checked, check);
     Ok(())
 }
@@ -209,7 +217,7 @@ async fn stream<S: Sink>(
             _ = drain_tick.tick() => drain(&mut tracer.ring, sink, passed),
             _ = show_tick.tick(), if shows.is_some() => {
                 drain(&mut tracer.ring, sink, passed);
-                if !sink.show(&tracer.counters)? {
+                if !sink.show(&tracer.counters, passed)? {
                     break;
                 }
             }
@@ -284,7 +292,7 @@ pub fn tell(news: &[Loss]) {
     }
 }
 
-fn summary(passed: &Passed, losses: &Losses, elapsed: Duration) {
+fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
     let lost = match losses.lost() {
         0 => "none lost".to_owned(),
         lost => format!("{} lost", Grouped(lost)),
@@ -293,8 +301,12 @@ fn summary(passed: &Passed, losses: &Losses, elapsed: Duration) {
         0 => String::new(),
         sampled => format!(", {} counted only (flood; --sample 0 shows each)", Grouped(sampled)),
     };
+    let left_out = match losses.not_followed() {
+        0 => String::new(),
+        left_out => format!(", {} not followed (--rate)", Grouped(left_out)),
+    };
     eprintln!(
-        "socklife: {} events in {:.1} s, {lost}{sampled}",
+        "socklife: {} {what} in {:.1} s, {lost}{sampled}{left_out}",
         Grouped(passed.events),
         elapsed.as_secs_f64(),
     );

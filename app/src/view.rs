@@ -5,4 +5,5 @@ pub mod drops;
 pub mod histogram;
 pub mod queues;
 pub mod reconcile;
+pub mod segment;
 pub mod sockets;

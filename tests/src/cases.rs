@@ -15,6 +15,7 @@ mod queues;
 mod queues_view;
 mod rungs;
 mod serve;
+mod skb;
 mod sockets;
 mod trouble;
 
@@ -71,6 +72,12 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("handoff_activation", handoff::models::activation),
     ("handoff_pid_reuse", handoff::models::pid_reuse),
     ("handoff_older", handoff::older::connections),
+    ("skb_every_layer", skb::every_layer),
+    ("skb_merged", skb::merged),
+    ("skb_copied", skb::copied),
+    ("skb_chosen", skb::chosen),
+    ("skb_of_process", skb::of_process),
+    ("skb_drawing", skb::drawing),
     ("findings_of_serve", handoff::findings::of_serve),
     ("findings_helper", handoff::findings::helper),
     ("data_drops_closed_port", data::drops::closed_port),
@@ -110,6 +117,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("queues_backlog", queues_view::backlog),
     ("queues_blocks", queues_view::blocks),
     ("queues_reconcile", queues_view::reconcile_needs_whole_namespaces),
+    ("skb_not_attached_otherwise", skb::not_attached_otherwise),
     ("fork_storm", handoff::storm::forks),
     ("sockets_exactly", sockets::exactly),
     ("sockets_many", sockets::many),

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::table::DROPS_COUNTED;
+use super::event::Kind;
 
 /// The filter. A zero means "any".
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -35,9 +35,9 @@ pub struct Filter {
 const _: () = assert!(size_of::<Filter>() == 64);
 
 impl Filter {
-    /// Everything passes, and each event is sent.
+    /// Everything passes, and each event is sent that need not be asked for by name.
     pub const ANY: Self = Self {
-        events: !DROPS_COUNTED,
+        events: !Kind::ON_REQUEST,
         addr: [0; 2],
         mask: [0; 2],
         pid: 0,

@@ -2,10 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::table::DROPS_COUNTED;
+
 pub use super::data::{
     NO_REASON, RcvqFull, ResetReceived, ResetSent, Retransmitted, SENDING, SkbDropped, SndbufLimited, UNKNOWN_BYTES,
     WindowStalled, resend,
 };
+pub use super::step::SkbStep;
 
 /// The one list of events: number on the wire, name of the payload, name in output.
 ///
@@ -54,6 +57,7 @@ macro_rules! for_each_event {
             37 => RcvqFull "rcvq_full",
             38 => SndbufLimited "sndbuf_limited",
             39 => WindowStalled "window_stalled",
+            40 => SkbStep "skb_step",
         }
     };
 }
@@ -103,6 +107,12 @@ macro_rules! kinds {
 
         $(impl Payload for $name { const KIND: Kind = Kind::$name; })*
     };
+}
+
+impl Kind {
+    /// Kinds whose hooks run for each packet, and what is counted in place of events: nobody gets them who does not name
+    /// them.
+    pub const ON_REQUEST: u64 = Self::set(&[Self::SkbStep]) | DROPS_COUNTED;
 }
 
 /// Slots in a table indexed by the number of a [`Kind`].

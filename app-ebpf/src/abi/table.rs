@@ -115,3 +115,21 @@ pub struct DropCount {
     /// Bytes of data in them.
     pub bytes: u64,
 }
+
+/// How many segments are followed. All zeroes follows none: user space says so when every hook is attached.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Following {
+    /// How many in all.
+    pub most: u64,
+    /// How many so far.
+    pub started: u64,
+    /// How many in a second.
+    pub rate: u32,
+    /// The second, of the boot clock, of which `shown` tells.
+    pub second: u32,
+    /// How many in that second.
+    pub shown: u32,
+    /// Zero.
+    pub reserved: u32,
+}

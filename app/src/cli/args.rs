@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use socklife_abi::{config::Filter, event::Kind};
 
 use crate::{
-    kernel::{Class, LOOK_AT_OTHERS, Tracer, Wanted},
+    kernel::{Class, Follow, LOOK_AT_OTHERS, Tracer, Wanted},
     netns,
     self_check::{self, SelfCheck},
 };
@@ -42,10 +42,10 @@ pub struct SocketArgs {
     ipv6: bool,
 }
 
-/// Which sockets and events to show.
+/// Which connections to look at.
 #[derive(Args, Clone, Debug, Default)]
 #[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
-pub struct FilterArgs {
+pub struct ConnectionArgs {
     /// Sockets of this process: what it binds, connects or accepts, and what then happens to that.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
     pid: Option<u32>,
@@ -56,6 +56,14 @@ pub struct FilterArgs {
     /// The other end has this port.
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     rport: Option<u16>,
+}
+
+/// Which sockets and events to show.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
+pub struct FilterArgs {
+    #[command(flatten)]
+    connections: ConnectionArgs,
 
     /// Only these kinds of events, separated by commas.
     #[arg(short, long = "event", value_name = "KIND", value_delimiter = ',', value_parser = kind)]
@@ -99,6 +107,21 @@ impl TraceArgs {
             ring_bytes: self.ring_buffer * 1024,
             max_sockets: self.max_sockets,
             sample: self.sample,
+            follow: Follow::default(),
+        })
+    }
+}
+
+impl ConnectionArgs {
+    /// As the kernel side takes it.
+    pub fn filter(&self) -> Result<Filter> {
+        if let Some(pid) = self.pid {
+            process_exists(pid)?;
+        }
+        Ok(Filter {
+            pid: self.pid.unwrap_or(0),
+            rport: self.rport.unwrap_or(0),
+            ..self.sockets.filter()?
         })
     }
 }
@@ -106,14 +129,7 @@ impl TraceArgs {
 impl FilterArgs {
     /// As the kernel side takes it.
     pub fn filter(&self) -> Result<Filter> {
-        let mut filter = Filter {
-            pid: self.pid.unwrap_or(0),
-            rport: self.rport.unwrap_or(0),
-            ..self.sockets.filter()?
-        };
-        if let Some(pid) = self.pid {
-            process_exists(pid)?;
-        }
+        let mut filter = self.connections.filter()?;
         if !self.events.is_empty() {
             filter.events = Kind::set(&self.events);
         }
@@ -197,6 +213,21 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map(|seconds| Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()))
         .unwrap_or_else(|| humantime::parse_duration(text).map_err(|error| error.to_string()))
         .map_err(|error| format!("{error}; give 10s, 500ms, 2m, or a number of seconds"))
+}
+
+/// Each interval reads the kernel side's tables.
+const SHORTEST: Duration = Duration::from_millis(50);
+/// Nobody waits for more.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// The length of an interval.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if (SHORTEST..=LONGEST).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("give an interval between 50ms and one day".to_owned())
+    }
 }
 
 /// The check against the kernel's own counters, with what it takes privileges for: always where the filter admits it, and

@@ -97,6 +97,7 @@ const DATA: u64 = Kind::set(&[
     Kind::RcvqFull,
     Kind::SndbufLimited,
     Kind::WindowStalled,
+    Kind::SkbStep,
 ]);
 
 impl Doctor {
@@ -247,7 +248,11 @@ fn observe(
     player: &ScopedJoinHandle<'_, Result<()>>,
 ) -> Result<(Vec<RowReport>, BTreeMap<u8, u8>)> {
     let wanted = Wanted {
-        filter: Filter { netns, ..Filter::ANY },
+        filter: Filter {
+            netns,
+            events: u64::MAX,
+            ..Filter::ANY
+        },
         class,
         ring_bytes: 1 << 18,
         ..Wanted::default()

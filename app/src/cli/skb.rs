@@ -1,36 +1,67 @@
-//! `socklife skb`: sk_buffs.
+//! `socklife skb`: the sk_buffs of chosen connections.
 
 mod drops;
+mod follow;
 
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use clap::Args;
 
-use super::args::{SocketArgs, TraceArgs, duration};
+use super::args::{ConnectionArgs, TraceArgs, duration, interval};
 use crate::output::Format;
 
-/// Show what becomes of sk_buffs.
+/// Follow segments through the kernel's layers, from write(2) to the peer's read(2).
+///
+/// The kernel keeps a segment in one buffer, and a `struct sk_buff` tells where in it the data begins and how long it is.
+/// On the way down each layer pushes its header in front of the data: `skb->data` moves back, into the headroom. On the way
+/// up each layer pulls its header off: `data` moves forward. Nothing is copied between the layers.
+///
+/// For each segment there is a table with a line for each step: the function (or tracepoint) of the kernel, what its layer
+/// calls the whole (data, segment, packet, frame), HEADROOM (`data - head`), LEN, the headers pushed (+) or pulled (-) since
+/// the step before, and whether the buffer is still the same. The picture at the right is the buffer around `data`. Below
+/// the table: how often the payload was copied on the way.
+///
+/// With --drops nothing is followed: what the kernel drops is counted, by reason and place (docs/skb.md).
+///
+/// Only segments with data are followed, so no bare ACKs. The programs for it run for each packet of the machine, and are
+/// attached only while this command runs. Over loopback and veth one sk_buff goes all the way; of a connection to another
+/// machine this end's part is seen. docs/skb.md explains the picture.
 #[derive(Args, Debug)]
+#[command(mut_arg("pid", |pid| pid.help("What this process writes").long_help(None)))]
+#[command(after_help = "Examples:\n  \
+    sudo socklife skb --port 8080                  the next five segments from or to this port\n  \
+    sudo socklife skb --rport 443 --count 1        one segment that goes to, or comes from, an HTTPS server\n  \
+    sudo socklife skb --netns web --pid 4242       what a process writes\n  \
+    sudo socklife skb --port 8080 -o json          one JSON object a step, for a program to read\n  \
+    sudo socklife skb --drops --interval 10        what is dropped, why and where, every ten seconds")]
 pub struct Skb {
-    /// Count what is dropped, by reason and place.
-    #[arg(long, required = true)]
+    /// End after this many segments (without it 5; 0 goes on), or with --drops after so many intervals.
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+
+    /// Count what is dropped, by reason and place, instead of following anything.
+    #[arg(long, conflicts_with_all = ["rate", "pid"])]
     drops: bool,
 
     /// With --drops: length of an interval: seconds, or 10s, 500ms, 2m.
-    #[arg(long, value_name = "TIME", default_value = "2", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "2", value_parser = interval, requires = "drops")]
     interval: Duration,
 
-    /// End after so many intervals; without it Ctrl-C ends it.
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
+    /// Begin to follow no more segments than this in a second; what is left out is counted.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    rate: u32,
+
+    /// End after this time: 10s, 500ms, 2m, or seconds.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
 
     /// How to show it.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
 
     #[command(flatten)]
-    sockets: SocketArgs,
+    connections: ConnectionArgs,
 
     #[command(flatten)]
     trace: TraceArgs,
@@ -38,12 +69,10 @@ pub struct Skb {
 
 impl Skb {
     pub fn run(self) -> Result<ExitCode> {
-        drops::run(
-            self.sockets.filter()?,
-            &self.trace,
-            self.output,
-            self.interval,
-            self.count,
-        )
+        if self.drops {
+            drops::run(&self)
+        } else {
+            follow::run(&self)
+        }
     }
 }

@@ -168,6 +168,11 @@ impl Row {
     pub fn serves(&self, kinds: u64) -> bool {
         self.feeds & kinds != 0
     }
+
+    /// Whether its programs run for each packet: they never help others out.
+    pub fn is_per_packet(&self) -> bool {
+        self.feeds & !Kind::ON_REQUEST == 0
+    }
 }
 
 const ANY: &[Class] = &[Fentry, Kprobe, Tracepoint];
@@ -192,6 +197,9 @@ const SYN_QUEUE: u64 = Kind::set(&[
 
 /// What comes of accept(2), or of its absence.
 const ACCEPT: u64 = Kind::set(&[Kind::Accepted, Kind::NeverAccepted, Kind::Listener]);
+
+/// A segment's way through the layers.
+const STEPS: u64 = Kind::set(&[Kind::SkbStep]);
 
 macro_rules! rung {
     ($classes:expr; $($program:ident @ $at:expr),+ $(,)?) => {
@@ -639,6 +647,153 @@ pub const TABLE: &[Row] = &[
         ],
     },
     Row {
+        name: "a segment: written",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; SkbWrittenFentry @ At::Fentry("tcp_sendmsg")),
+            rung!(&[Kprobe]; SkbWrittenKprobe @ At::Kprobe("tcp_sendmsg")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["when a segment's bytes were written, and by which process"],
+            },
+        ],
+    },
+    Row {
+        name: "a segment: TCP sends it",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; SkbTransmitFentry @ At::Fentry("__tcp_transmit_skb")),
+            rung!(&[Kprobe]; SkbTransmitKprobe @ At::Kprobe("__tcp_transmit_skb")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["a segment before the device has it: TCP's and IP's headers are there already"],
+            },
+        ],
+    },
+    Row {
+        name: "a segment: to IP",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbToIpFentry4 @ At::Fentry("ip_queue_xmit"), SkbToIpFentry6 @ At::Fentry("inet6_csk_xmit")),
+            rung!(&[Kprobe];
+                SkbToIpKprobe4 @ At::Kprobe("ip_queue_xmit"), SkbToIpKprobe6 @ At::Kprobe("inet6_csk_xmit")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[],
+            },
+        ],
+    },
+    Row {
+        name: "a segment: from IP",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbFromIpFentry4 @ At::Fentry("ip_finish_output2"), SkbFromIpFentry6 @ At::Fentry("ip6_finish_output2")),
+            rung!(&[Kprobe];
+                SkbFromIpKprobe4 @ At::Kprobe("ip_finish_output2"), SkbFromIpKprobe6 @ At::Kprobe("ip6_finish_output2")),
+            // Where a compiler has the first two for itself.
+            rung!(&[Fentry]; SkbOutputFentry4 @ At::Fentry("ip_output"), SkbOutputFentry6 @ At::Fentry("ip6_output")),
+            rung!(&[Kprobe]; SkbOutputKprobe4 @ At::Kprobe("ip_output"), SkbOutputKprobe6 @ At::Kprobe("ip6_output")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[],
+            },
+        ],
+    },
+    Row {
+        name: "a segment: at the device",
+        feeds: STEPS,
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint];
+                SkbToDeviceTpBtf @ At::TpBtf("net_dev_queue"), SkbXmitTpBtf @ At::TpBtf("net_dev_start_xmit"),
+                SkbNetifRxTpBtf @ At::TpBtf("netif_rx"), SkbReceivedTpBtf @ At::TpBtf("netif_receive_skb")),
+            rung!(&[Kprobe];
+                SkbToDeviceRawTp @ At::RawTp("net_dev_queue"), SkbXmitRawTp @ At::RawTp("net_dev_start_xmit"),
+                SkbNetifRxRawTp @ At::RawTp("netif_rx"), SkbReceivedRawTp @ At::RawTp("netif_receive_skb")),
+        ],
+    },
+    Row {
+        name: "a segment: IP receives it",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; SkbIpRcvFentry4 @ At::Fentry("ip_rcv_core"), SkbIpRcvFentry6 @ At::Fentry("ip6_rcv_core")),
+            rung!(&[Kprobe]; SkbIpRcvKprobe4 @ At::Kprobe("ip_rcv_core"), SkbIpRcvKprobe6 @ At::Kprobe("ip6_rcv_core")),
+            // What a device hands over many at a time does not pass there.
+            rung!(&[Fentry]; SkbIpRcvOneFentry4 @ At::Fentry("ip_rcv"), SkbIpRcvOneFentry6 @ At::Fentry("ipv6_rcv")),
+            rung!(&[Kprobe]; SkbIpRcvOneKprobe4 @ At::Kprobe("ip_rcv"), SkbIpRcvOneKprobe6 @ At::Kprobe("ipv6_rcv")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["a segment between the device that received it and the reader"],
+            },
+        ],
+    },
+    Row {
+        name: "a segment: TCP receives it",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; SkbTcpRcvFentry4 @ At::Fentry("tcp_v4_rcv"), SkbTcpRcvFentry6 @ At::Fentry("tcp_v6_rcv")),
+            rung!(&[Kprobe]; SkbTcpRcvKprobe4 @ At::Kprobe("tcp_v4_rcv"), SkbTcpRcvKprobe6 @ At::Kprobe("tcp_v6_rcv")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[],
+            },
+        ],
+    },
+    Row {
+        name: "a segment: into the backlog",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; SkbBacklogFentry @ At::Fentry("tcp_add_backlog")),
+            rung!(&[Kprobe]; SkbBacklogKprobe @ At::Kprobe("tcp_add_backlog")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[],
+            },
+        ],
+    },
+    Row {
+        name: "a segment: into the receive queue",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry]; SkbQueuedFexit @ At::Fexit("tcp_queue_rcv")),
+            rung!(&[Kprobe];
+                SkbQueuedKretprobe @ At::Kretprobe("tcp_queue_rcv"), SkbQueuedKprobe @ At::Kprobe("tcp_queue_rcv")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[
+                    "a segment that is merged into the one in front of it in the receive queue: its end is not seen",
+                ],
+            },
+        ],
+    },
+    Row {
+        name: "a segment: read",
+        feeds: STEPS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint]; SkbReadTpBtf @ At::TpBtf("skb_copy_datagram_iovec")),
+            rung!(&[Kprobe]; SkbReadRawTp @ At::RawTp("skb_copy_datagram_iovec")),
+        ],
+    },
+    Row {
         name: "what is there at the start",
         feeds: SYN_QUEUE | ACCEPT | Kind::set(&[Kind::WindowStalled]),
         need: Need::Optional,
@@ -657,7 +812,9 @@ pub fn via(program: u8) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Class, Program, TABLE, ValueEnum as _, via};
+    use socklife_abi::config::Filter;
+
+    use super::{Class, Kind, Program, TABLE, ValueEnum as _, via};
 
     #[test]
     fn every_program_has_a_place() {
@@ -665,6 +822,14 @@ mod tests {
         for program in Program::ALL.iter().filter(|program| **program != Program::SocketsIter) {
             assert!(via(*program as u8).is_some(), "{} is in no rung", program.symbol());
         }
+    }
+
+    #[test]
+    fn what_runs_for_each_packet_is_for_nobody_who_does_not_ask() {
+        let rows = TABLE.iter().filter(|row| row.is_per_packet());
+        assert_eq!(rows.clone().count(), 10);
+        assert!(rows.clone().all(|row| !row.serves(Filter::ANY.events)));
+        assert!(rows.clone().all(|row| row.serves(Kind::set(&[Kind::SkbStep]))));
     }
 
     #[test]

@@ -18,13 +18,19 @@ pub struct Sizes {
     pub ring_bytes: u32,
     /// How many sockets to remember at a time.
     pub max_sockets: u32,
+    /// Whether segments are followed: else nobody needs the tables for it.
+    pub follows: bool,
 }
+
+/// The tables of segments that are followed. Their size is the kernel side's.
+const OF_SEGMENTS: [&str; 6] = ["FOLLOWED", "BUFFERS", "SEGMENTS", "LEFT_OUT", "WRITTEN", "QUEUEING"];
 
 impl Sizes {
     /// For programs that send no event and remember nothing.
     pub const LEAST: Self = Self {
         ring_bytes: 4096,
         max_sockets: 1,
+        follows: false,
     };
 }
 
@@ -33,6 +39,7 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
     let Sizes {
         ring_bytes,
         max_sockets,
+        follows,
     } = sizes;
     ensure!(
         ring_bytes.is_power_of_two() && ring_bytes >= 4096,
@@ -52,7 +59,13 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         purge: purge(filter, layout),
     };
     let object = object::bytes()?;
-    EbpfLoader::new()
+    let mut loader = EbpfLoader::new();
+    if !follows {
+        for table in OF_SEGMENTS {
+            loader.map_max_entries(table, 1);
+        }
+    }
+    loader
         // Or it would parse the kernel's BTF once more.
         .btf(Some(btf))
         .override_global("OFFSETS", &layout.offsets[..], true)

@@ -97,6 +97,11 @@ impl fmt::Display for Loss {
                 "{} processes not remembered: table full, what they do with their sockets is unknown",
                 self.count
             ),
+            Stage::Sampled if self.kind == Some(Kind::SkbStep) => write!(
+                f,
+                "{} segments not followed: too many in a second (--rate follows more)",
+                self.count
+            ),
             Stage::Sampled => write!(
                 f,
                 "{} {kind} counted only: too many in a second for one listener (--sample 0 shows each)",
@@ -208,7 +213,13 @@ impl Losses {
 
     /// How many events were counted only.
     pub fn sampled(&self) -> u64 {
-        self.sampled.iter().map(|counter| counter.load(Relaxed)).sum()
+        let all: u64 = self.sampled.iter().map(|counter| counter.load(Relaxed)).sum();
+        all - self.not_followed()
+    }
+
+    /// How many segments were left out by the rate at which they are followed.
+    pub fn not_followed(&self) -> u64 {
+        self.sampled[Kind::SkbStep as usize].load(Relaxed)
     }
 }
 

@@ -10,16 +10,17 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use aya::{
     Btf, Ebpf,
-    maps::{MapData, RingBuf},
+    maps::{Array, MapData, RingBuf},
     programs::{Program as Loaded, ProgramError, links::CgroupAttachMode},
 };
 use aya_log::EbpfLogger;
+use bytemuck::Zeroable as _;
 use socklife_abi::{
     config::Filter,
     counter::{Counter, MISSED},
     event::{KINDS, Kind, TOTALS},
     program::Program,
-    table::{DROPS_COUNTED, DropCount, DropPlace},
+    table::{DROPS_COUNTED, DropCount, DropPlace, Following},
 };
 
 use super::{
@@ -49,6 +50,26 @@ pub struct Wanted {
     pub max_sockets: u32,
     /// How many events of one listener's SYN path to send one by one in a second; 0: all.
     pub sample: u32,
+    /// How many segments to follow, where `skb_step` is wanted.
+    pub follow: Follow,
+}
+
+/// How many segments to follow through the layers.
+#[derive(Clone, Copy, Debug)]
+pub struct Follow {
+    /// In all.
+    pub most: u64,
+    /// In a second.
+    pub rate: u32,
+}
+
+impl Default for Follow {
+    fn default() -> Self {
+        Self {
+            most: u64::MAX,
+            rate: 10,
+        }
+    }
 }
 
 impl Default for Wanted {
@@ -59,6 +80,7 @@ impl Default for Wanted {
             ring_bytes: 8 << 20,
             max_sockets: 65_536,
             sample: 10_000,
+            follow: Follow::default(),
         }
     }
 }
@@ -158,6 +180,7 @@ impl Tracer {
         let sizes = Sizes {
             ring_bytes: wanted.ring_bytes,
             max_sockets: wanted.max_sockets,
+            follows: Kind::SkbStep.is_in(wanted.filter.events),
         };
         layout.reasons.publish();
         if wanted.filter.events & (Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED) != 0 {
@@ -174,7 +197,7 @@ impl Tracer {
         let mut report = Vec::with_capacity(TABLE.len());
         for row in TABLE {
             // With --pid every hook that runs in a task may recognise a socket.
-            if row.serves(wanted.filter.events) || wanted.filter.pid != 0 {
+            if row.serves(wanted.filter.events) || (wanted.filter.pid != 0 && !row.is_per_packet()) {
                 report.push(attacher.walk(row));
             }
         }
@@ -184,6 +207,9 @@ impl Tracer {
         cookies::ask(wanted.filter.netns);
         if report.iter().any(|row| row.takes(Program::SnapshotIter)) {
             snapshot::take(&mut ebpf, wanted.filter.netns)?;
+        }
+        if sizes.follows {
+            follow(&mut ebpf, wanted.follow)?;
         }
         let ring = take(&mut ebpf, "EVENTS")?;
         let counts = take(&mut ebpf, "COUNTS")?;
@@ -228,6 +254,20 @@ fn counted(ebpf: &Ebpf, report: &[RowReport]) -> Result<Vec<OwnedFd>> {
                 .context("cannot keep a program's descriptor")
         })
         .collect()
+}
+
+/// Begins to follow segments: earlier, one would be followed from where its hooks happened to be attached.
+fn follow(ebpf: &mut Ebpf, Follow { most, rate }: Follow) -> Result<()> {
+    let following = Following {
+        most,
+        rate,
+        ..Following::zeroed()
+    };
+    let mut table = Array::<_, [u8; size_of::<Following>()]>::try_from(take(ebpf, "FOLLOWING")?)
+        .context("cannot use the map FOLLOWING")?;
+    table
+        .set(0, bytemuck::cast::<_, [u8; size_of::<Following>()]>(following), 0)
+        .context("cannot begin to follow segments")
 }
 
 fn take(ebpf: &mut Ebpf, map: &str) -> Result<aya::maps::Map> {

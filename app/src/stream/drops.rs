@@ -99,7 +99,7 @@ impl Sink for DropsSink {
         Ok(())
     }
 
-    fn show(&mut self, counters: &Counters) -> Result<bool> {
+    fn show(&mut self, counters: &Counters, _: &mut Passed) -> Result<bool> {
         // The first comes at once, and nothing can have been dropped.
         if self.intervals > 0 && self.block(counters)? == Sent::Closed {
             return Ok(false);

@@ -239,7 +239,7 @@ impl Sink for Queues<'_> {
         Ok(())
     }
 
-    fn show(&mut self, counters: &Counters) -> Result<bool> {
+    fn show(&mut self, counters: &Counters, _: &mut Passed) -> Result<bool> {
         if self.since.is_some() {
             self.intervals += 1;
         }

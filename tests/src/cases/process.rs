@@ -71,7 +71,7 @@ pub fn closed_pipe() {
 }
 
 /// The programs of ours that are in the kernel, by number.
-fn loaded() -> HashSet<u32> {
+pub fn loaded() -> HashSet<u32> {
     let ours: HashSet<_> = Program::ALL.iter().map(|program| program.symbol()).collect();
     aya::programs::loaded_programs()
         .filter_map(Result::ok)

@@ -1,28 +1,22 @@
-//! `socklife skb --drops`: what is dropped, by reason and place.
+//! What is dropped, by reason and place.
 
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use socklife_abi::{config::Filter, table::DROPS_COUNTED};
 
+use super::Skb;
 use crate::{
-    cli::args::{TraceArgs, check_privileges, drop_privileges, tell_missing},
+    cli::args::{check_privileges, drop_privileges, tell_missing},
     kernel::{Losses, Tracer},
-    output::Format,
     stream::{self, Check, DropsSink, Limits, ShownDrops},
 };
 
 /// Counts until it is told to end.
-pub fn run(
-    filter: Filter,
-    trace: &TraceArgs,
-    format: Format,
-    interval: Duration,
-    count: Option<u64>,
-) -> Result<ExitCode> {
-    let wanted = trace.wanted(Filter {
+pub fn run(skb: &Skb) -> Result<ExitCode> {
+    let wanted = skb.trace.wanted(Filter {
         events: DROPS_COUNTED,
-        ..filter
+        ..skb.connections.filter()?
     })?;
     check_privileges()?;
     let losses = Losses::default();
@@ -30,10 +24,14 @@ pub fn run(
     tell_missing(&tracer);
     drop_privileges(false)?;
     let sink = DropsSink::start(ShownDrops {
-        format,
-        interval,
-        count,
+        format: skb.output,
+        interval: skb.interval,
+        count: skb.count,
     })?;
-    stream::run(tracer, sink, &losses, Limits::default(), &Check::default())?;
+    let limits = Limits {
+        duration: skb.duration,
+        ..Limits::default()
+    };
+    stream::run(tracer, sink, &losses, limits, &Check::default())?;
     Ok(ExitCode::SUCCESS)
 }
