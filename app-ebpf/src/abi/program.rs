@@ -161,4 +161,6 @@ programs! {
     WindowKprobe = "window_kprobe",
     WindowRawTp = "window_raw_tp",
     SocketsIter = "sockets_iter",
+    SocketsFlowIter = "sockets_flow_iter",
+    SocketsQueuesIter = "sockets_queues_iter",
 }

@@ -199,6 +199,21 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; give 10s, 500ms, 2m, or a number of seconds"))
 }
 
+/// Each interval reads the kernel side's tables, or looks at each socket.
+const SHORTEST: Duration = Duration::from_millis(50);
+/// Nobody waits for more.
+const LONGEST: Duration = Duration::from_secs(86_400);
+
+/// Length of an interval.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    let interval = duration(text)?;
+    if (SHORTEST..=LONGEST).contains(&interval) {
+        Ok(interval)
+    } else {
+        Err("give an interval between 50ms and one day".to_owned())
+    }
+}
+
 /// The check against the kernel's own counters, with what it takes privileges for: always where the filter admits it, and
 /// an error where it was asked for and cannot be.
 pub fn self_check(filter: &Filter, asked: bool) -> Result<Option<SelfCheck>> {

@@ -74,6 +74,13 @@ fn events() -> Result<String> {
          `wall`, when it looked, and these.\n"
     )?;
     table(&mut out, sockets::FIELDS)?;
+    writeln!(
+        out,
+        "\n`queues` has, as `docs/sockets-queues.md` explains:\n"
+    )?;
+    table(&mut out, sockets::QUEUES_FIELDS)?;
+    writeln!(out, "\n`dwell` has:\n")?;
+    table(&mut out, sockets::DWELL_FIELDS)?;
     Ok(out)
 }
 

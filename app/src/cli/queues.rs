@@ -7,7 +7,7 @@ use clap::Args;
 use socklife_abi::event::Kind;
 
 use super::args::{
-    SocketArgs, TraceArgs, check_privileges, drop_privileges, duration, is_blind, self_check, tell_missing,
+    SocketArgs, TraceArgs, check_privileges, drop_privileges, interval, is_blind, self_check, tell_missing,
 };
 use crate::{
     event::{Detail, Event},
@@ -34,11 +34,6 @@ const KINDS: &[Kind] = &[
     // For the comparison with the kernel's counters.
     Kind::ConnectFailed,
 ];
-
-/// Each interval reads the kernel side's table of listeners.
-const SHORTEST: Duration = Duration::from_millis(50);
-/// Nobody waits for more.
-const LONGEST: Duration = Duration::from_secs(86_400);
 
 /// Show each listener's two queues: how full they are, how long connections wait in each, and what is refused.
 ///
@@ -117,15 +112,6 @@ impl Queues {
         };
         stream::run(tracer, sink, &losses, Limits::default(), &check)?;
         Ok(ExitCode::SUCCESS)
-    }
-}
-
-fn interval(text: &str) -> Result<Duration, String> {
-    let interval = duration(text)?;
-    if (SHORTEST..=LONGEST).contains(&interval) {
-        Ok(interval)
-    } else {
-        Err("give an interval between 50ms and one day".to_owned())
     }
 }
 

@@ -1,11 +1,17 @@
 //! Sockets that exist now, a row each.
 
 mod json;
+mod queues;
+mod queues_json;
+mod queues_table;
 mod row;
 mod table;
 
 pub use json::{FIELDS, json};
-pub use row::{Row, rows};
+pub use queues::Queues;
+pub use queues_json::{DWELL_FIELDS, QUEUES_FIELDS};
+pub use queues_table::QueuesTable;
+pub use row::{Listed, Row, rows};
 pub use table::lines;
 
 #[cfg(test)]

@@ -1,0 +1,198 @@
+//! What a sock's queues hold. The one place that walks them: no step trusts a pointer, for where the kernel does not lock
+//! the sock for an iterator (5.10) a queue changes under the walk, and each walk has an end.
+
+use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
+use socklife_abi::queued::{Flow, MOST, Memory, SkbQueue, chrono as going_on};
+
+use crate::{
+    maps::global,
+    mem::{Probe, off},
+    packet::Skb,
+    sock::Sock,
+};
+
+/// The lowest bits of a parent's pointer are the node's colour (`rb_parent`).
+const RB_COLOUR: u64 = 3;
+/// The bits of `chrono_type`.
+const CHRONO: u8 = 3;
+
+/// What was seen of a queue so far.
+struct Seen {
+    skbs: u32,
+    bytes: u64,
+    truesize: u64,
+    /// Minus one, so that none is the latest.
+    stamp: u64,
+}
+
+impl Seen {
+    #[inline(always)]
+    fn nothing() -> Self {
+        Self {
+            skbs: 0,
+            bytes: 0,
+            truesize: 0,
+            stamp: u64::MAX,
+        }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, skb: Skb) {
+        self.skbs += 1;
+        self.bytes += u64::from(skb.len());
+        self.truesize += u64::from(skb.truesize());
+        self.stamp = self.stamp.min(skb.stamp().wrapping_sub(1));
+    }
+
+    #[inline(always)]
+    fn queue(self, cut: bool) -> SkbQueue {
+        SkbQueue {
+            skbs: self.skbs,
+            cut: u32::from(cut),
+            bytes: self.bytes,
+            truesize: self.truesize,
+            stamp_ns: self.stamp.wrapping_add(1),
+        }
+    }
+}
+
+/// A list that ends at `end`, or with null.
+#[inline(always)]
+fn list(first: u64, end: u64) -> SkbQueue {
+    let mut seen = Seen::nothing();
+    let mut next = first;
+    for _ in 0..MOST {
+        if next == 0 || next == end {
+            break;
+        }
+        let skb = Skb::at(next);
+        seen.take(skb);
+        next = skb.next();
+    }
+    seen.queue(next != 0 && next != end)
+}
+
+/// A list with a head, in which the kernel counts.
+#[inline(always)]
+fn counted(first: u64, head: u64, len: u32) -> SkbQueue {
+    let queue = list(first, head);
+    SkbQueue {
+        skbs: if queue.cut != 0 {
+            len.max(queue.skbs)
+        } else {
+            queue.skbs
+        },
+        ..queue
+    }
+}
+
+/// A tree, parents before their children. Where a step came from tells where it goes, so it takes no stack, and two steps
+/// for each that is counted.
+#[inline(always)]
+fn tree(root: u64) -> SkbQueue {
+    let mut seen = Seen::nothing();
+    let (mut from, mut node) = (0, root);
+    for _ in 0..2 * MOST {
+        if node == 0 {
+            break;
+        }
+        let skb = Skb::at(node);
+        let [parent, left, right] = skb.tree();
+        let parent = parent & !RB_COLOUR;
+        let mut to = parent;
+        if from == parent {
+            seen.take(skb);
+            if left != 0 {
+                to = left;
+            } else if right != 0 {
+                to = right;
+            }
+        } else if from == left && right != 0 {
+            to = right;
+        }
+        from = node;
+        node = to;
+    }
+    seen.queue(node != 0)
+}
+
+impl Sock<Probe> {
+    #[inline(always)]
+    pub fn receive_queue(self) -> SkbQueue {
+        let head = self.key() + u64::from(off!(receive_queue).bytes());
+        counted(
+            self.0.get(off!(receive_queue)),
+            head,
+            self.0.get(off!(receive_queue_len)),
+        )
+    }
+
+    #[inline(always)]
+    pub fn out_of_order_queue(self) -> SkbQueue {
+        tree(self.0.get(off!(out_of_order_queue)))
+    }
+
+    #[inline(always)]
+    pub fn backlog_queue(self) -> SkbQueue {
+        list(self.0.get(off!(backlog)), 0)
+    }
+
+    #[inline(always)]
+    pub fn write_queue(self) -> SkbQueue {
+        let head = self.key() + u64::from(off!(write_queue).bytes());
+        counted(self.0.get(off!(write_queue)), head, self.0.get(off!(write_queue_len)))
+    }
+
+    #[inline(always)]
+    pub fn retransmit_queue(self) -> SkbQueue {
+        tree(self.0.get(off!(retransmit_queue)))
+    }
+
+    /// How far its data has come.
+    #[inline(always)]
+    pub fn flow(self) -> Flow {
+        let chrono = u32::from(self.0.get(off!(chrono_type)) & CHRONO);
+        // SAFETY: takes no argument.
+        let (time_ns, now) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64() as u32) };
+        let since = now.wrapping_sub(self.0.get(off!(chrono_start)));
+        let [busy, rwnd, sndbuf] = self.0.get(off!(chrono_stat));
+        // What goes on is not in the sum yet (`tcp_get_info_chrono_stats`).
+        let ms = |sum: u32, number: u32| {
+            let more = if chrono == number { since } else { 0 };
+            (u64::from(sum.wrapping_add(more)) * 1000 / u64::from(global!(CONFIG.hz).max(1))) as u32
+        };
+        Flow {
+            time_ns,
+            rcv_nxt: self.0.get(off!(rcv_nxt)),
+            copied_seq: self.0.get(off!(copied_seq)),
+            write_seq: self.0.get(off!(write_seq)),
+            snd_nxt: self.0.get(off!(snd_nxt)),
+            snd_una: self.0.get(off!(snd_una)),
+            snd_wnd: self.0.get(off!(snd_wnd)),
+            rcv_wnd: self.0.get(off!(rcv_wnd)),
+            rcv_wup: self.0.get(off!(rcv_wup)),
+            chrono_ms: [
+                ms(busy, going_on::BUSY),
+                ms(rwnd, going_on::RWND_LIMITED),
+                ms(sndbuf, going_on::SNDBUF_LIMITED),
+            ],
+            chrono,
+        }
+    }
+
+    /// What its queues are charged to.
+    #[inline(always)]
+    pub fn memory(self) -> Memory {
+        Memory {
+            rmem_alloc: self.0.get(off!(rmem_alloc)),
+            rcvbuf: self.0.get(off!(rcvbuf)),
+            wmem_queued: self.0.get(off!(wmem_queued)),
+            sndbuf: self.0.get(off!(sndbuf)),
+            // One stands for the sock (`sk_wmem_alloc_get`).
+            wmem_alloc: self.0.get(off!(wmem_alloc)).saturating_sub(1),
+            forward_alloc: self.0.get(off!(forward_alloc)),
+            drops: self.0.get(off!(drops)),
+            reserved: 0,
+        }
+    }
+}

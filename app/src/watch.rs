@@ -1,0 +1,193 @@
+//! Looks at the sockets again and again, and shows after each interval what their queues hold and how long data waited.
+
+use std::{
+    io::Write as _,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+use socklife_abi::queued::{Flowing, Queueing, Record};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::sleep_until,
+};
+
+use crate::{
+    clock::{Clock, wall_ahead_of_monotonic},
+    kernel::{Found, Sockets},
+    model::dwell::Dwells,
+    output::{Blocks, Format, Line, Sent, screen},
+    view::sockets::{Queues, QueuesTable, Row, json},
+};
+
+/// Looks in an interval, at least; in a long one there is one each second.
+const LOOKS: u32 = 10;
+const RAREST: Duration = Duration::from_secs(1);
+/// Looking may take one part in so many of the time: on a machine with very many sockets there are fewer looks.
+const PART: u32 = 10;
+/// How long the output may stand still at the end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is to be shown.
+pub struct Shown {
+    /// How.
+    pub format: Format,
+    /// How long an interval is.
+    pub interval: Duration,
+    /// How many of them.
+    pub count: Option<u64>,
+}
+
+/// The output, in place on a terminal.
+struct Display {
+    shown: Shown,
+    blocks: Blocks,
+    table: QueuesTable,
+    clock: Clock,
+    in_place: bool,
+    skipped: u64,
+}
+
+/// Watches until so many intervals are over, a signal comes, or the output is closed. What was found at the end of an
+/// interval is handed to `rows`, which makes rows of it and shows them with what it is given.
+pub fn run(
+    sockets: &mut Sockets,
+    shown: Shown,
+    mut rows: impl FnMut(&Found<Queues>, &mut dyn FnMut(&[Row<'_>]) -> Result<Sent>) -> Result<Sent>,
+) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let mut display = Display::start(shown)?;
+    let watched = runtime.block_on(watch(sockets, &mut display, &mut rows));
+    let skipped = display.skipped;
+    let finished = display.blocks.finish(PATIENCE, Vec::new());
+    watched?;
+    finished?;
+    if skipped > 0 {
+        eprintln!("socklife: {skipped} blocks skipped: output too slow");
+    }
+    Ok(())
+}
+
+async fn watch(
+    sockets: &mut Sockets,
+    display: &mut Display,
+    rows: &mut impl FnMut(&Found<Queues>, &mut dyn FnMut(&[Row<'_>]) -> Result<Sent>) -> Result<Sent>,
+) -> Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let Shown { interval, count, .. } = display.shown;
+    let between = (interval / LOOKS).min(RAREST);
+    let mut dwells = Dwells::default();
+    look(&sockets.list::<Flowing>()?, &mut dwells);
+    let mut intervals = 0;
+    let mut end = Instant::now() + interval;
+    let mut next = Instant::now();
+    let mut looks: u32 = 0;
+    while count.is_none_or(|count| intervals < count) {
+        next = (next + scattered(between, looks)).min(end);
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(()),
+            () = sleep_until(next.into()) => {}
+        }
+        let began = Instant::now();
+        if began < end {
+            look(&sockets.list::<Flowing>()?, &mut dwells);
+        } else {
+            let found = with_dwell(sockets.list::<Queueing>()?, &mut dwells);
+            if rows(&found, &mut |rows| display.show(rows, found.time_ns))? == Sent::Closed {
+                return Ok(());
+            }
+            // New ones are seen from the next interval on.
+            sockets.find_namespaces();
+            intervals += 1;
+            end = (end + interval).max(Instant::now());
+        }
+        looks = looks.wrapping_add(1);
+        next = next.max(Instant::now() + began.elapsed() * (PART - 1)).max(began);
+    }
+    Ok(())
+}
+
+fn look(found: &Found<Flowing>, dwells: &mut Dwells) {
+    dwells.look(found.all.iter().map(|record| (record.socket().identity(), record.flow)));
+}
+
+fn with_dwell(found: Found<Queueing>, dwells: &mut Dwells) -> Found<Queues> {
+    dwells.look(found.all.iter().map(|record| (record.socket().identity(), record.flow)));
+    let mut ended = dwells.end();
+    let wall_ahead = wall_ahead_of_monotonic();
+    found.map(|record| Queues {
+        dwell: ended.remove(&record.socket().identity()),
+        wall_ahead,
+        record,
+    })
+}
+
+/// Not always as long: a program that does something each 100 ms is not to be met always at the same moment. Multiples of
+/// the golden ratio are spread evenly.
+fn scattered(between: Duration, number: u32) -> Duration {
+    const GOLDEN: u32 = 2_654_435_769;
+    let fraction = f64::from(number.wrapping_mul(GOLDEN)) / f64::from(u32::MAX);
+    between.mul_f64(0.5 + fraction)
+}
+
+impl Display {
+    fn start(shown: Shown) -> Result<Self> {
+        let in_place = shown.format == Format::Text && screen::size().is_some();
+        let (first, last) = if in_place {
+            (screen::ENTER, screen::LEAVE)
+        } else {
+            (&b""[..], &b""[..])
+        };
+        Ok(Self {
+            shown,
+            blocks: Blocks::start(first, last)?,
+            table: QueuesTable::new(true),
+            clock: Clock::new(),
+            in_place,
+            skipped: 0,
+        })
+    }
+
+    fn show(&mut self, rows: &[Row<'_>], time_ns: u64) -> Result<Sent> {
+        self.clock.adjust();
+        let mut block = Vec::new();
+        let mut time = String::new();
+        match self.shown.format {
+            Format::Json => {
+                self.clock.rfc3339(time_ns, &mut time);
+                let line = Line { time_ns, wall: &time };
+                for row in rows {
+                    json(row, line, &mut block)?;
+                }
+            }
+            Format::Text => {
+                self.clock.time_of_day(time_ns, &mut time);
+                let mut lines = self.table.lines(rows);
+                if self.in_place {
+                    let rest = lines.split_off(2);
+                    time.truncate(8);
+                    let title = format!("{time}  {} sockets, every {:?}; Ctrl-C ends", rows.len(), self.shown.interval);
+                    let size = screen::size().unwrap_or(screen::Size { height: 24, width: 80 });
+                    block = screen::draw(&[vec![title], lines].concat(), &rest, &[], size).into_bytes();
+                } else {
+                    writeln!(block, "{time}")?;
+                    for line in lines {
+                        writeln!(block, "{line}")?;
+                    }
+                    writeln!(block)?;
+                }
+            }
+        }
+        let sent = self.blocks.send(block);
+        if sent == Sent::Lost {
+            self.skipped += 1;
+        }
+        Ok(sent)
+    }
+}
