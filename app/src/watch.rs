@@ -172,7 +172,11 @@ impl Display {
                 if self.in_place {
                     let rest = lines.split_off(2);
                     time.truncate(8);
-                    let title = format!("{time}  {} sockets, every {:?}; Ctrl-C ends", rows.len(), self.shown.interval);
+                    let title = format!(
+                        "{time}  {} sockets, every {:?}; Ctrl-C ends",
+                        rows.len(),
+                        self.shown.interval
+                    );
                     let size = screen::size().unwrap_or(screen::Size { height: 24, width: 80 });
                     block = screen::draw(&[vec![title], lines].concat(), &rest, &[], size).into_bytes();
                 } else {

@@ -74,10 +74,7 @@ fn events() -> Result<String> {
          `wall`, when it looked, and these.\n"
     )?;
     table(&mut out, sockets::FIELDS)?;
-    writeln!(
-        out,
-        "\n`queues` has, as `docs/sockets-queues.md` explains:\n"
-    )?;
+    writeln!(out, "\n`queues` has, as `docs/sockets-queues.md` explains:\n")?;
     table(&mut out, sockets::QUEUES_FIELDS)?;
     writeln!(out, "\n`dwell` has:\n")?;
     table(&mut out, sockets::DWELL_FIELDS)?;

@@ -240,7 +240,10 @@ mod tests {
     #[test]
     fn what_does_not_move_has_no_mean_but_a_least() {
         let mut dwells = Dwells::default();
-        let dwell = after(&mut dwells, &[received(1, 0, 0), received(101, 77, 0), received(201, 77, 0)]);
+        let dwell = after(
+            &mut dwells,
+            &[received(1, 0, 0), received(101, 77, 0), received(201, 77, 0)],
+        );
         let wait = dwell.expect("it was seen").receive;
         assert_eq!((wait.left, wait.mean_ns), (0, None));
         assert_eq!(wait.stalled_ns, Some(100 * MS), "since it was seen first");

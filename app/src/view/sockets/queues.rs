@@ -30,10 +30,12 @@ impl Listed for Queues {
 }
 
 impl Queues {
+    /// How far its data has come.
     pub fn flow(&self) -> &Flow {
         &self.record.flow
     }
 
+    /// What its queues hold.
     pub fn queued(&self) -> &Queued {
         &self.record.queued
     }

@@ -61,7 +61,10 @@ pub const QUEUES_FIELDS: &[FieldDoc] = &[
         "segments that the socket dropped since it exists (`sk_drops`; `d`)",
     ),
     ("receive_window", "bytes that this end would take now"),
-    ("send_window", "bytes that the peer takes, from the first on that it did not acknowledge"),
+    (
+        "send_window",
+        "bytes that the peer takes, from the first on that it did not acknowledge",
+    ),
     (
         "window_closed",
         "`true`: this end takes no more, for the process does not read",

@@ -104,7 +104,7 @@ fn cells(row: &Row<'_>) -> [String; WITH_WAITS] {
     let none = || "-".to_owned();
     let peer = row.raddr();
     let of = |tell: fn(&Queues) -> String| row.queues.map_or_else(none, tell);
-    let wait = |which: fn(&Queues) -> Option<Wait>| row.queues.and_then(which).map_or_else(none, self::wait);
+    let wait = |which: fn(&Queues) -> Option<Wait>| row.queues.and_then(which).map_or_else(none, waited);
     [
         names::state(socket.state.into()).to_owned(),
         row.laddr().to_string(),
@@ -145,7 +145,7 @@ fn skbs(queue: &SkbQueue) -> String {
 }
 
 /// In milliseconds; `>` where nothing left.
-fn wait(wait: Wait) -> String {
+fn waited(wait: Wait) -> String {
     match (wait.mean_ns, wait.stalled_ns) {
         (Some(mean_ns), _) => millis(mean_ns),
         (None, Some(stalled_ns)) => format!(">{}", millis(stalled_ns)),

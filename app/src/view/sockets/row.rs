@@ -95,11 +95,7 @@ impl Row<'_> {
 }
 
 /// A row for each socket; for those that this process holds, if one is named.
-pub fn rows<'a, T: Listed>(
-    listed: &'a [T],
-    holders: &'a HashMap<u64, Vec<Holder>>,
-    pid: Option<u32>,
-) -> Vec<Row<'a>> {
+pub fn rows<'a, T: Listed>(listed: &'a [T], holders: &'a HashMap<u64, Vec<Holder>>, pid: Option<u32>) -> Vec<Row<'a>> {
     let sockets = listed.iter().map(Listed::socket);
     let listeners = sockets.filter(|socket| u32::from(socket.state) == state::LISTEN);
     let listened = listeners.map(|socket| (socket.netns, socket.sport)).collect();
