@@ -23,8 +23,8 @@ use crate::{
 /// Looks in an interval, at least; in a long one there is one each second.
 const LOOKS: u32 = 10;
 const RAREST: Duration = Duration::from_secs(1);
-/// Looking may take one part in so many of the time: on a machine with very many sockets there are fewer looks.
-const PART: u32 = 10;
+/// Looking in between may take one part in so many of the time: on a machine with very many sockets there are fewer looks.
+const PART: u32 = 20;
 /// How long the output may stand still at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -81,13 +81,15 @@ async fn watch(
     let Shown { interval, count, .. } = display.shown;
     let between = (interval / LOOKS).min(RAREST);
     let mut dwells = Dwells::default();
+    let mut start = Instant::now();
     look(&sockets.list::<Flowing>()?, &mut dwells);
-    let mut intervals = 0;
-    let mut end = Instant::now() + interval;
-    let mut next = Instant::now();
-    let mut looks: u32 = 0;
+    let mut earliest = rested(start);
+    let (mut intervals, mut number) = (0, 0);
     while count.is_none_or(|count| intervals < count) {
-        next = (next + scattered(between, looks)).min(end);
+        let end = start + interval;
+        number = behind(earliest - start, between).max(number + 1);
+        // The last is in time, whatever it takes.
+        let next = (start + scattered(between, number)).max(earliest).min(end);
         tokio::select! {
             biased;
             _ = interrupt.recv() => return Ok(()),
@@ -95,7 +97,7 @@ async fn watch(
             () = sleep_until(next.into()) => {}
         }
         let began = Instant::now();
-        if began < end {
+        if next < end {
             look(&sockets.list::<Flowing>()?, &mut dwells);
         } else {
             let found = with_dwell(sockets.list::<Queueing>()?, &mut dwells);
@@ -105,12 +107,24 @@ async fn watch(
             // New ones are seen from the next interval on.
             sockets.find_namespaces();
             intervals += 1;
-            end = (end + interval).max(Instant::now());
+            // An interval that is missed is missed.
+            start = end.max(began);
+            number = 0;
         }
-        looks = looks.wrapping_add(1);
-        next = next.max(Instant::now() + began.elapsed() * (PART - 1)).max(began);
+        earliest = rested(began).max(start);
     }
     Ok(())
+}
+
+/// When it may be looked again, after a look that began then.
+fn rested(began: Instant) -> Instant {
+    Instant::now() + began.elapsed() * (PART - 1)
+}
+
+/// How many looks are past by then.
+fn behind(passed: Duration, between: Duration) -> u32 {
+    let past = passed.as_nanos() / between.as_nanos().max(1);
+    u32::try_from(past).unwrap_or(u32::MAX - 1)
 }
 
 fn look(found: &Found<Flowing>, dwells: &mut Dwells) {
@@ -128,12 +142,13 @@ fn with_dwell(found: Found<Queueing>, dwells: &mut Dwells) -> Found<Queues> {
     })
 }
 
-/// Not always as long: a program that does something each 100 ms is not to be met always at the same moment. Multiples of
-/// the golden ratio are spread evenly.
+/// When a look is due, counted from one: once in each part of the interval, but not always at the same place of it, for a
+/// program that does something each 100 ms is not to be met always at the same moment. Multiples of the golden ratio are
+/// spread evenly.
 fn scattered(between: Duration, number: u32) -> Duration {
     const GOLDEN: u32 = 2_654_435_769;
     let fraction = f64::from(number.wrapping_mul(GOLDEN)) / f64::from(u32::MAX);
-    between.mul_f64(0.5 + fraction)
+    between.saturating_mul(number - 1) + between.mul_f64(fraction)
 }
 
 impl Display {
@@ -193,5 +208,27 @@ impl Display {
             self.skipped += 1;
         }
         Ok(sent)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{behind, scattered};
+
+    #[test]
+    fn each_part_of_an_interval_has_its_look() {
+        let between = Duration::from_millis(100);
+        for number in 1..=1000 {
+            let at = scattered(between, number);
+            assert!(
+                at >= between * (number - 1) && at <= between * number,
+                "{number}: {at:?}"
+            );
+            assert_eq!(behind(between * number, between), number);
+        }
+        let early = (1..=1000).filter(|number| scattered(between, *number) < between * (number - 1) + between / 2);
+        assert!((490..=510).contains(&early.count()), "as often early as late");
     }
 }

@@ -181,7 +181,10 @@ fn notes(queues: &Queues) -> Vec<String> {
         let [_, rwnd, sndbuf] = dwell.chrono_ms;
         for (ms, what) in [(rwnd, "the peer's window"), (sndbuf, "its send buffer")] {
             if ms > 0 {
-                notes.push(format!("{ms} of {} ms for {what}", dwell.span_ns / 1_000_000));
+                let span_ms = dwell.span_ns / 1_000_000;
+                // The kernel counts in its own ticks.
+                let ms = u64::from(ms).min(span_ms);
+                notes.push(format!("waited {ms} of {span_ms} ms for {what}"));
             }
         }
     }
