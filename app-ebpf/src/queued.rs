@@ -2,7 +2,7 @@
 //! the sock for an iterator (5.10) a queue changes under the walk, and each walk has an end.
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
-use socklife_abi::queued::{Flow, MOST, Memory, SkbQueue, chrono as going_on};
+use socklife_abi::queued::{Flow, MOST, Memory, SkbQueue, chrono as going_on, cut};
 
 use crate::{
     maps::global,
@@ -36,24 +36,49 @@ impl Seen {
         }
     }
 
+    /// Takes one where the mask is all ones, and none where it is zero.
     #[inline(always)]
-    fn take(&mut self, skb: Skb) {
-        self.skbs += 1;
-        self.bytes += u64::from(skb.len());
-        self.truesize += u64::from(skb.truesize());
-        self.stamp = self.stamp.min(skb.stamp().wrapping_sub(1));
+    fn take(&mut self, skb: Skb, mask: u64) {
+        self.skbs += (mask & 1) as u32;
+        self.bytes += u64::from(skb.len()) & mask;
+        self.truesize += u64::from(skb.truesize()) & mask;
+        let stamp = skb.stamp().wrapping_sub(1) | !mask;
+        let later = if_below(self.stamp, stamp);
+        self.stamp = (self.stamp & later) | (stamp & !later);
     }
 
     #[inline(always)]
-    fn queue(self, cut: bool) -> SkbQueue {
+    fn queue(self, more: bool) -> SkbQueue {
         SkbQueue {
             skbs: self.skbs,
-            cut: u32::from(cut),
+            cut: if more { cut::UNCOUNTED } else { cut::NONE },
             bytes: self.bytes,
             truesize: self.truesize,
             stamp_ns: self.stamp.wrapping_add(1),
         }
     }
+}
+
+/// All ones if it is not zero. Without a branch: the verifier walks each way that a loop can take, in each round.
+#[inline(always)]
+fn if_any(value: u64) -> u64 {
+    spread(value | value.wrapping_neg())
+}
+
+/// All ones if the one is less than the other, by what a subtraction borrows.
+#[inline(always)]
+fn if_below(one: u64, other: u64) -> u64 {
+    let borrow = (!one & other) | (!(one ^ other) & one.wrapping_sub(other));
+    spread(borrow)
+}
+
+/// The highest bit, in each bit. The compiler does not see what it does, and makes no branch of it.
+#[inline(always)]
+fn spread(value: u64) -> u64 {
+    let mut value = value;
+    // SAFETY: a shift of one register.
+    unsafe { core::arch::asm!("{0} s>>= 63", inout(reg) value, options(pure, nomem, nostack)) };
+    value
 }
 
 /// A list that ends at `end`, or with null.
@@ -66,7 +91,7 @@ fn list(first: u64, end: u64) -> SkbQueue {
             break;
         }
         let skb = Skb::at(next);
-        seen.take(skb);
+        seen.take(skb, !0);
         next = skb.next();
     }
     seen.queue(next != 0 && next != end)
@@ -76,12 +101,12 @@ fn list(first: u64, end: u64) -> SkbQueue {
 #[inline(always)]
 fn counted(first: u64, head: u64, len: u32) -> SkbQueue {
     let queue = list(first, head);
+    if queue.cut == cut::NONE {
+        return queue;
+    }
     SkbQueue {
-        skbs: if queue.cut != 0 {
-            len.max(queue.skbs)
-        } else {
-            queue.skbs
-        },
+        skbs: len.max(queue.skbs),
+        cut: cut::COUNTED,
         ..queue
     }
 }
@@ -99,17 +124,11 @@ fn tree(root: u64) -> SkbQueue {
         let skb = Skb::at(node);
         let [parent, left, right] = skb.tree();
         let parent = parent & !RB_COLOUR;
-        let mut to = parent;
-        if from == parent {
-            seen.take(skb);
-            if left != 0 {
-                to = left;
-            } else if right != 0 {
-                to = right;
-            }
-        } else if from == left && right != 0 {
-            to = right;
-        }
+        let first = !if_any(from ^ parent);
+        seen.take(skb, first);
+        let go_left = first & if_any(left);
+        let go_right = (first | !if_any(from ^ left)) & !go_left & if_any(right);
+        let to = (left & go_left) | (right & go_right) | (parent & !(go_left | go_right));
         from = node;
         node = to;
     }

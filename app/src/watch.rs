@@ -24,7 +24,7 @@ use crate::{
 const LOOKS: u32 = 10;
 const RAREST: Duration = Duration::from_secs(1);
 /// Looking in between may take one part in so many of the time: on a machine with very many sockets there are fewer looks.
-const PART: u32 = 20;
+const PART: u32 = 10;
 /// How long the output may stand still at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
 

@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use crate::{program::Program, socket::Socket};
 
-/// So many `sk_buff`s of a queue are looked at, at most. Of a tree at least so many.
+/// So many `sk_buff`s of a queue are looked at, if there are so many; of a tree up to twice as many.
 pub const MOST: u32 = 256;
 
 /// The `sk_buff`s of one queue.
@@ -13,7 +13,7 @@ pub const MOST: u32 = 256;
 pub struct SkbQueue {
     /// How many there are (the kernel counts them), or were seen.
     pub skbs: u32,
-    /// Not zero: there are more than were looked at.
+    /// A [`cut`].
     pub cut: u32,
     /// `skb->len` of those that were looked at.
     pub bytes: u64,
@@ -21,6 +21,16 @@ pub struct SkbQueue {
     pub truesize: u64,
     /// The earliest of their stamps, or 0 where none has one.
     pub stamp_ns: u64,
+}
+
+/// Whether there are more `sk_buff`s than were looked at.
+pub mod cut {
+    /// No.
+    pub const NONE: u32 = 0;
+    /// Yes, and the kernel counts them.
+    pub const COUNTED: u32 = 1;
+    /// Yes, and nobody knows how many.
+    pub const UNCOUNTED: u32 = 2;
 }
 
 /// How far a connection's data has come: sequence numbers, windows, and what the kernel says holds it up. All zero where

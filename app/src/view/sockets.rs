@@ -25,7 +25,7 @@ mod tests {
     use serde_json::Value;
     use socklife_abi::{
         event::state,
-        queued::{Flow, Memory, Queued, Queueing, SkbQueue, chrono},
+        queued::{Flow, Memory, Queued, Queueing, SkbQueue, chrono, cut},
         socket::{IN_ACCEPT_QUEUE, MAPPED, Socket},
     };
 
@@ -169,7 +169,7 @@ mod tests {
                     },
                     Queued {
                         receive: queue(2, 0, 1099 * SECOND),
-                        out_of_order: queue(256, 1, 0),
+                        out_of_order: queue(256, cut::UNCOUNTED, 0),
                         memory: Memory {
                             rmem_alloc: 4096,
                             rcvbuf: 8192,
@@ -189,7 +189,7 @@ mod tests {
                         ..flow
                     },
                     Queued {
-                        write: queue(1000, 1, 0),
+                        write: queue(1000, cut::COUNTED, 0),
                         retransmit: queue(1, 0, 99 * SECOND + SECOND / 2),
                         ..Queued::zeroed()
                     },

@@ -1,7 +1,7 @@
 //! What is said of a connection's queues.
 
 use socklife_abi::{
-    queued::{Flow, MOST, Queued, Queueing, SkbQueue, chrono},
+    queued::{Flow, Queued, Queueing, SkbQueue, chrono},
     socket::Socket,
 };
 
@@ -97,9 +97,4 @@ fn age(queue: &SkbQueue, now: i128) -> Option<u64> {
 /// earlier may have overtaken the later.
 fn between(from: u32, to: u32) -> u32 {
     to.wrapping_sub(from).cast_signed().max(0).cast_unsigned()
-}
-
-/// How many there are, if that is known.
-pub fn is_at_least(queue: &SkbQueue) -> bool {
-    queue.cut != 0 && queue.skbs <= 2 * MOST
 }

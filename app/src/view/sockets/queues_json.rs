@@ -1,7 +1,7 @@
 //! A connection's queues as the objects `queues` and `dwell` of its JSON line.
 
 use serde::Serialize;
-use socklife_abi::queued::SkbQueue;
+use socklife_abi::queued::{SkbQueue, cut};
 
 use super::queues::Queues;
 use crate::{
@@ -15,23 +15,26 @@ pub const QUEUES_FIELDS: &[FieldDoc] = &[
         "receive_queue",
         "what came in order (`sk_receive_queue`): `skbs`, how many; `bytes`, their `len`, also of one that is read in part; \
          `truesize`, the memory that they are charged with; `oldest_ns`, how long the oldest is there, absent where the \
-         kernel did not stamp it; `at_least`: `true` where there are more than were looked at (256)",
+         kernel did not stamp it; `at_least`: `true` where there are more than were looked at (256), so that `bytes` and `truesize` are \
+         the least; `skbs` are right all the same",
     ),
     (
         "out_of_order_queue",
-        "what came before its turn, and waits for a segment that is missing; likewise",
+        "what came before its turn, and waits for a segment that is missing; likewise, but with `at_least` \
+         also `skbs` are the least",
     ),
     (
         "backlog",
-        "what came while a process held the sock (`sk_backlog`), its `bytes` with TCP headers; likewise",
+        "what came while a process held the sock (`sk_backlog`), its `bytes` with TCP headers; like `out_of_order_queue`",
     ),
     (
         "write_queue",
-        "what is written and not sent (`sk_write_queue`); likewise, without `oldest_ns`",
+        "what is written and not sent (`sk_write_queue`); like `receive_queue`, without `oldest_ns`",
     ),
     (
         "retransmit_queue",
-        "what is sent and not acknowledged (`tcp_rtx_queue`); likewise, `oldest_ns` since it was sent last",
+        "what is sent and not acknowledged (`tcp_rtx_queue`); like `out_of_order_queue`, `oldest_ns` since it was sent \
+         last",
     ),
     (
         "unsent",
@@ -120,7 +123,7 @@ impl Skbs {
             bytes: queue.bytes,
             truesize: queue.truesize,
             oldest_ns,
-            at_least: queue.cut != 0,
+            at_least: queue.cut != cut::NONE,
         }
     }
 }

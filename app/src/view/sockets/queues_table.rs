@@ -2,13 +2,9 @@
 
 use std::iter::zip;
 
-use socklife_abi::queued::SkbQueue;
+use socklife_abi::queued::{SkbQueue, cut};
 
-use super::{
-    queues::{Queues, is_at_least},
-    row::Row,
-    table::holders,
-};
+use super::{queues::Queues, row::Row, table::holders};
 use crate::{
     event::names,
     model::dwell::Wait,
@@ -140,7 +136,7 @@ fn cells(row: &Row<'_>) -> [String; WITH_WAITS] {
 
 /// `3`, or `256+`
 fn skbs(queue: &SkbQueue) -> String {
-    let more = if is_at_least(queue) { "+" } else { "" };
+    let more = if queue.cut == cut::UNCOUNTED { "+" } else { "" };
     format!("{}{more}", queue.skbs)
 }
 
