@@ -81,9 +81,10 @@ async fn watch(
     let Shown { interval, count, .. } = display.shown;
     let between = (interval / LOOKS).min(RAREST);
     let mut dwells = Dwells::default();
-    let mut start = Instant::now();
+    let first = Instant::now();
     look(&sockets.list::<Flowing>()?, &mut dwells);
-    let mut earliest = rested(start);
+    let mut start = Instant::now();
+    let mut earliest = rested(first);
     let (mut intervals, mut number) = (0, 0);
     while count.is_none_or(|count| intervals < count) {
         let end = start + interval;
@@ -183,19 +184,22 @@ impl Display {
             }
             Format::Text => {
                 self.clock.time_of_day(time_ns, &mut time);
+                // How far WAIT is to be trusted.
+                let samples = rows.iter().filter_map(|row| Some(row.queues?.dwell?.samples));
+                let looks = samples.max().unwrap_or(0);
                 let mut lines = self.table.lines(rows);
                 if self.in_place {
                     let rest = lines.split_off(2);
                     time.truncate(8);
                     let title = format!(
-                        "{time}  {} sockets, every {:?}; Ctrl-C ends",
+                        "{time}  {} sockets, every {:?}, looked at {looks} times; Ctrl-C ends",
                         rows.len(),
                         self.shown.interval
                     );
                     let size = screen::size().unwrap_or(screen::Size { height: 24, width: 80 });
                     block = screen::draw(&[vec![title], lines].concat(), &rest, &[], size).into_bytes();
                 } else {
-                    writeln!(block, "{time}")?;
+                    writeln!(block, "{time} looked at {looks} times")?;
                     for line in lines {
                         writeln!(block, "{line}")?;
                     }
