@@ -100,6 +100,7 @@ async fn watch(
         let began = Instant::now();
         if next < end {
             look(&sockets.list::<Flowing>()?, &mut dwells);
+            earliest = rested(began);
         } else {
             let found = with_dwell(sockets.list::<Queueing>()?, &mut dwells);
             if rows(&found, &mut |rows| display.show(rows, found.time_ns))? == Sent::Closed {
@@ -111,8 +112,8 @@ async fn watch(
             // An interval that is missed is missed.
             start = end.max(began);
             number = 0;
+            earliest = Instant::now().max(start);
         }
-        earliest = rested(began).max(start);
     }
     Ok(())
 }
