@@ -109,7 +109,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("sockets_queues_out_of_order", sockets_queues::out_of_order),
     ("sockets_queues_long", sockets_queues::long_queues),
     ("sockets_queues_age_of_unread", sockets_queues::age_of_unread),
-    ("sockets_queues_dwell", sockets_queues::dwell),
+    ("sockets_queues_dwell", sockets_queues::dwell::moving),
     ("count_and_duration", process::count_and_duration),
     ("signals_end_with_a_summary", process::signals),
     ("closed_pipe_is_a_clean_end", process::closed_pipe),

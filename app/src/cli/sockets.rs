@@ -226,6 +226,8 @@ fn states(text: &str) -> Result<u32, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
     use socklife_abi::event::state;
 
@@ -248,6 +250,22 @@ mod tests {
         let error = states("UNKNOWN").expect_err("none");
         assert!(error.contains("fin-wait1") && error.contains("new-syn-recv"), "{error}");
         assert!(states("").is_err());
+    }
+
+    #[test]
+    fn intervals_are_for_queues_and_counts_for_intervals() {
+        let parsed = |arguments: &[&str]| Arguments::try_parse_from([&["sockets"], arguments].concat());
+        let watching = parsed(&["--queues", "--interval", "500ms", "--count", "3"]).expect("they go together");
+        assert_eq!(watching.sockets.interval, Some(Duration::from_millis(500)));
+        assert_eq!(watching.sockets.count, Some(3));
+        for wrong in [
+            &["--interval", "1s"][..],
+            &["--queues", "--count", "3"],
+            &["--queues", "--interval", "1ms"],
+            &["--queues", "--interval", "1s", "--count", "0"],
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -15,8 +15,8 @@ pub const QUEUES_FIELDS: &[FieldDoc] = &[
         "receive_queue",
         "what came in order (`sk_receive_queue`): `skbs`, how many; `bytes`, their `len`, also of one that is read in part; \
          `truesize`, the memory that they are charged with; `oldest_ns`, how long the oldest is there, absent where the \
-         kernel did not stamp it; `at_least`: `true` where there are more than were looked at (256), so that `bytes` and `truesize` are \
-         the least; `skbs` are right all the same",
+         kernel did not stamp it; `at_least`: `true` where there are more than were looked at (256), so that `bytes` and \
+         `truesize` are the least; `skbs` are right all the same",
     ),
     (
         "out_of_order_queue",
@@ -94,8 +94,8 @@ pub const DWELL_FIELDS: &[FieldDoc] = &[
     ("samples", "how often in that time"),
     (
         "receive",
-        "arrived and not read: `left`, bytes that were read; `mean_bytes` that were in the queue; `mean_ns`, how long a byte \
-         waited, by Little's law, absent where none left; `stalled_ns`: none left, and the queue was not empty for so long \
+        "arrived and not read: `left`, bytes that were read; `mean_bytes` that were in the queue; `mean_ns`, how long a \
+         byte waited, by Little's law, absent where none left; `stalled_ns`: none left, and the queue was not empty for so long \
          at least",
     ),
     ("unsent", "written and not sent; likewise"),
