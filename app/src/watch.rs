@@ -45,6 +45,8 @@ struct Display {
     table: QueuesTable,
     clock: Clock,
     in_place: bool,
+    /// How often it was looked in this interval: so far WAIT is to be trusted.
+    looks: u32,
     skipped: u64,
 }
 
@@ -98,6 +100,7 @@ async fn watch(
             () = sleep_until(next.into()) => {}
         }
         let began = Instant::now();
+        display.looks += 1;
         if next < end {
             look(&sockets.list::<Flowing>()?, &mut dwells);
             earliest = rested(began);
@@ -111,7 +114,7 @@ async fn watch(
             intervals += 1;
             // An interval that is missed is missed.
             start = end.max(began);
-            number = 0;
+            (number, display.looks) = (0, 0);
             earliest = Instant::now().max(start);
         }
     }
@@ -167,6 +170,7 @@ impl Display {
             table: QueuesTable::new(true),
             clock: Clock::new(),
             in_place,
+            looks: 0,
             skipped: 0,
         })
     }
@@ -185,22 +189,20 @@ impl Display {
             }
             Format::Text => {
                 self.clock.time_of_day(time_ns, &mut time);
-                // How far WAIT is to be trusted.
-                let samples = rows.iter().filter_map(|row| Some(row.queues?.dwell?.samples));
-                let looks = samples.max().unwrap_or(0);
+                let looks = self.looks;
                 let mut lines = self.table.lines(rows);
                 if self.in_place {
                     let rest = lines.split_off(2);
                     time.truncate(8);
                     let title = format!(
-                        "{time}  {} sockets, every {:?}, looked at {looks} times; Ctrl-C ends",
+                        "{time}  {} sockets, every {:?}, looked {looks} times; Ctrl-C ends",
                         rows.len(),
                         self.shown.interval
                     );
                     let size = screen::size().unwrap_or(screen::Size { height: 24, width: 80 });
                     block = screen::draw(&[vec![title], lines].concat(), &rest, &[], size).into_bytes();
                 } else {
-                    writeln!(block, "{time} looked at {looks} times")?;
+                    writeln!(block, "{time} looked {looks} times")?;
                     for line in lines {
                         writeln!(block, "{line}")?;
                     }

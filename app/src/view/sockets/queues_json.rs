@@ -95,8 +95,8 @@ pub const DWELL_FIELDS: &[FieldDoc] = &[
     (
         "receive",
         "arrived and not read: `left`, bytes that were read; `mean_bytes` that were in the queue; `mean_ns`, how long a \
-         byte waited, by Little's law, absent where none left; `stalled_ns`: none left, and the queue was not empty for so long \
-         at least",
+         byte waited, by Little's law, absent where none left; `stalled_ns`: none left, and the queue was not empty for \
+         so long at least",
     ),
     ("unsent", "written and not sent; likewise"),
     ("in_flight", "sent and not acknowledged; likewise"),
