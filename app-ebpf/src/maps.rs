@@ -13,7 +13,7 @@ use socklife_abi::{
     counter::{COUNTERS, Counter, Missed},
     event::{KINDS, TOTALS},
     kernel::{Args, Offsets, Regs},
-    table::{ListenKey, Listening, Request, RequestKey, Tally},
+    table::{DropCount, DropPlace, ListenKey, Listening, Request, RequestKey, Tally},
 };
 
 use crate::{lives::Life, softirq::Softirq};
@@ -130,6 +130,13 @@ pub static CLOSING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1_024, 0
 /// What one hook on the SYN path leaves for the next on the same CPU.
 #[map]
 pub static SOFTIRQ: PerCpuArray<Softirq> = PerCpuArray::with_max_entries(1, 0);
+
+/// Dropped segments, by reason and place.
+///
+/// Inserted at the first drop there, never deleted: there are as many as the kernel has places that drop. Read by user
+/// space. Full: `Missed::DropTable` counts.
+#[map]
+pub static DROPS: HashMap<DropPlace, DropCount> = HashMap::with_max_entries(4_096, 0);
 
 /// How many events of a kind this CPU has sent in this second. By [`Kind`](socklife_abi::event::Kind).
 #[map]

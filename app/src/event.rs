@@ -142,7 +142,10 @@ pub const ENVELOPE_FIELDS: &[FieldDoc] = &[
         "born",
         "`before`: the socket is older than the trace, which is found out where holders are followed (`-e fd_closed` and its kin); absent otherwise",
     ),
-    ("netns", "inode of the network namespace"),
+    (
+        "netns",
+        "inode of the network namespace; absent where the kernel does not tell",
+    ),
     ("family", "4 or 6: the protocol on the wire"),
     (
         "mapped",
@@ -167,7 +170,8 @@ pub const LOST_FIELDS: &[FieldDoc] = &[
     (
         "stage",
         "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`, `request_table_full`, \
-         `listener_table_full`, `process_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`)",
+         `listener_table_full`, `process_table_full`, \
+         `drop_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`)",
     ),
     ("kind", "the kind of the lost events, where one is concerned"),
     ("count", "how many since the last `lost` line"),

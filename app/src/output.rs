@@ -1,6 +1,7 @@
 //! How events and views leave the program: as text for people, as JSON lines for programs.
 
 mod blocks;
+mod board;
 mod columns;
 mod grouped;
 mod json;
@@ -15,6 +16,7 @@ use clap::ValueEnum;
 
 pub use crate::comm::Comm;
 pub use blocks::Blocks;
+pub use board::Board;
 pub use columns::{Columns, Title};
 pub use grouped::Grouped;
 pub use json::lost;

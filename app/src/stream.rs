@@ -1,5 +1,6 @@
 //! From the ring buffer to whoever takes events, until something ends it.
 
+mod drops;
 mod events;
 mod follow;
 mod queues;
@@ -27,6 +28,7 @@ use crate::{
     self_check::{Checked, SelfCheck},
 };
 
+pub use drops::{DropsSink, ShownDrops};
 pub use events::Events;
 pub use queues::{Queues, Shown};
 

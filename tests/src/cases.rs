@@ -3,6 +3,7 @@
 mod accept;
 mod capacity;
 mod connect;
+mod data;
 mod filters;
 mod flood;
 mod handoff;
@@ -73,6 +74,16 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("handoff_older", handoff::older::connections),
     ("findings_of_serve", handoff::findings::of_serve),
     ("findings_helper", handoff::findings::helper),
+    ("data_drops_closed_port", data::drops::closed_port),
+    ("data_drops_refused_segments", data::drops::refused_segments),
+    ("data_drops_last_hop", data::drops::last_hop),
+    ("data_drops_full_receiver", data::drops::full_receiver),
+    ("data_drops_summary", data::drops::summary),
+    ("data_drops_nothing", data::drops::nothing_dropped),
+    ("data_resets", data::resets::aborted),
+    ("data_resent", data::resent::unanswered),
+    ("data_window_stalled", data::window::stalled),
+    ("data_window_waits", data::window::waits),
 ];
 
 /// What does not.

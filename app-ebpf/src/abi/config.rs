@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::table::DROPS_COUNTED;
+
 /// The filter. A zero means "any".
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -33,9 +35,9 @@ pub struct Filter {
 const _: () = assert!(size_of::<Filter>() == 64);
 
 impl Filter {
-    /// Everything passes.
+    /// Everything passes, and each event is sent.
     pub const ANY: Self = Self {
-        events: u64::MAX,
+        events: !DROPS_COUNTED,
         addr: [0; 2],
         mask: [0; 2],
         pid: 0,
@@ -73,9 +75,11 @@ pub struct Config {
     pub stale_ack: Reasons,
     /// Drop reasons that say that the receiving socket has no room.
     pub no_room: Reasons,
+    /// Where `skb_queue_purge` begins and ends, on kernels that give no reason for what it frees; else 0.
+    pub purge: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Config>() == 128);
+const _: () = assert!(size_of::<Config>() == 144);
 
 /// A set of the kernel's drop reasons: one bit for each of the first 256.
 pub type Reasons = [u64; 4];
@@ -93,5 +97,6 @@ impl Config {
         used_up: [0; 4],
         stale_ack: [0; 4],
         no_room: [0; 4],
+        purge: [0; 2],
     };
 }

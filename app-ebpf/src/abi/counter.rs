@@ -17,6 +17,8 @@ pub enum Missed {
     ListenerTable = 3,
     /// The table of processes that hold sockets is full: what becomes of further ones is not told.
     ProcessTable = 4,
+    /// The table of places that drop segments is full: what further ones drop is not counted.
+    DropTable = 8,
 }
 
 impl Missed {
@@ -27,6 +29,7 @@ impl Missed {
         Self::RequestTable,
         Self::ListenerTable,
         Self::ProcessTable,
+        Self::DropTable,
     ];
 
     /// The name in output.
@@ -38,6 +41,7 @@ impl Missed {
             Self::RequestTable => "request_table_full",
             Self::ListenerTable => "listener_table_full",
             Self::ProcessTable => "process_table_full",
+            Self::DropTable => "drop_table_full",
         }
     }
 }

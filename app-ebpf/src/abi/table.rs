@@ -90,3 +90,28 @@ pub struct Listening {
     /// How many there are: more than one share it by `SO_REUSEPORT`.
     pub count: u64,
 }
+
+/// Asked for in place of the event `skb_dropped`: the kernel side counts, and sends nothing.
+pub const DROPS_COUNTED: u64 = 1 << 62;
+
+/// What [`DropCount`] is kept for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct DropPlace {
+    /// The address in the kernel that dropped it.
+    pub location: u64,
+    /// As in [`SkbDropped`](crate::event::SkbDropped).
+    pub reason: u32,
+    /// [`SENDING`](crate::event::SENDING), or 0.
+    pub flags: u32,
+}
+
+/// What was dropped there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct DropCount {
+    /// Segments.
+    pub segments: u64,
+    /// Bytes of data in them.
+    pub bytes: u64,
+}

@@ -2,20 +2,23 @@
 
 use aya_ebpf::{
     EbpfContext,
+    bindings::BPF_NOEXIST,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use socklife_abi::{
     config::Reasons,
+    counter::Missed,
     event::{NO_REASON, RcvqFull, SENDING, SkbDropped, UNKNOWN_BYTES},
     kernel::NO_ARG,
     program::Program,
+    table::{DROPS_COUNTED, DropCount, DropPlace},
 };
 
 use crate::{
     args::{arg, slot, tracepoint_slot},
     emit::Subject,
-    maps::global,
+    maps::{DROPS, add, global, missed},
     mem::{Mem as _, Obj, Probe, off},
     packet::Segment,
     sock::{Sock, Tuple},
@@ -64,7 +67,10 @@ fn freed(context: &impl EbpfContext, via: Program) {
     } else {
         tracepoint_slot(context, arg!(kfree_skb_reason)) as u32
     };
-    if is_used_up(&segment, reason) {
+    let location = tracepoint_slot(context, arg!(kfree_skb_location));
+    // A queue that goes with its socket: what was in it is not dropped for its own sake.
+    let purged = (global!(CONFIG.purge[0])..global!(CONFIG.purge[1])).contains(&location);
+    if purged || is_used_up(&segment, reason) {
         return;
     }
     let sender = segment.sender(skb);
@@ -76,8 +82,17 @@ fn freed(context: &impl EbpfContext, via: Program) {
     let Some(subject) = subject(&segment, sender.or(receiver), tuple, via) else {
         return;
     };
+    if global!(FILTER.events) & DROPS_COUNTED != 0 {
+        let place = DropPlace {
+            location,
+            reason,
+            flags: if sender.is_some() { u32::from(SENDING) } else { 0 },
+        };
+        tally(&place, segment.len);
+        return;
+    }
     subject.emit_limited(SkbDropped {
-        location: tracepoint_slot(context, arg!(kfree_skb_location)),
+        location,
         reason,
         seq: segment.seq,
         len: segment.len,
@@ -89,6 +104,37 @@ fn freed(context: &impl EbpfContext, via: Program) {
     if sender.is_none() && reason != NO_REASON && holds(reasons!(no_room), reason) {
         full(&subject, receiver, segment.len, reason);
     }
+}
+
+#[inline(always)]
+fn tally(place: &DropPlace, len: u32) {
+    if counted(place, len) {
+        return;
+    }
+    let first = DropCount {
+        segments: 1,
+        bytes: u64::from(len),
+    };
+    if DROPS.insert(place, first, u64::from(BPF_NOEXIST)).is_ok() {
+        return;
+    }
+    // Another CPU was first, or there is no room.
+    if !counted(place, len) {
+        missed(Missed::DropTable);
+    }
+}
+
+#[inline(always)]
+fn counted(place: &DropPlace, len: u32) -> bool {
+    let Some(count) = DROPS.get_ptr_mut(place) else {
+        return false;
+    };
+    // SAFETY: a value of DROPS.
+    unsafe {
+        add(&raw mut (*count).segments, 1);
+        add(&raw mut (*count).bytes, u64::from(len));
+    }
+    true
 }
 
 #[inline(always)]

@@ -196,14 +196,15 @@ impl Seen {
 /// The kinds that come from a hook here; others are made of them.
 fn told_by_hooks(rows: &[RowReport]) -> impl Iterator<Item = Kind> {
     let by_range = rows.iter().any(|row| row.takes(Program::CloseRangeTp));
-    let seen = rows
-        .iter()
-        .filter(|row| row.chosen.is_some_and(|rung| !rung.hooks.is_empty()));
-    let seen = seen.fold(0, |seen, row| seen | row.row.feeds);
+    // What feeds everything feeds nothing by itself.
+    let own = rows.iter().filter(|row| row.row.feeds != u64::MAX);
+    let (seeing, blind): (Vec<_>, Vec<_>) = own.partition(|row| row.chosen.is_some_and(|rung| !rung.hooks.is_empty()));
+    let feeds = |rows: &[&RowReport]| rows.iter().fold(0, |all, row| all | row.row.feeds);
+    let unseen = feeds(&blind) & !feeds(&seeing);
     Kind::ALL
         .iter()
         .copied()
-        .filter(move |kind| kind.is_in(seen) && !kind.is_in(holders::MADE) && (*kind != Kind::FdsClosed || by_range))
+        .filter(move |kind| !kind.is_in(unseen) && !kind.is_in(holders::MADE) && (*kind != Kind::FdsClosed || by_range))
 }
 
 /// Attaches everything, makes the connections, and notes which kinds came, through which program.

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     event::{DOCUMENTED, ENVELOPE_FIELDS, FieldDoc, LOST_FIELDS},
-    view::{queues, sockets},
+    view::{drops, queues, sockets},
 };
 
 /// Print generated documentation.
@@ -78,6 +78,11 @@ fn events() -> Result<String> {
     table(&mut out, sockets::QUEUES_FIELDS)?;
     writeln!(out, "\n`dwell` has:\n")?;
     table(&mut out, sockets::DWELL_FIELDS)?;
+    out.push_str(
+        "\n## Lines of `socklife skb --drops -o json`\n\nA line `drops` for each reason and place in each interval, with `v`, \
+         `time_ns` and `wall` as above, and:\n\n",
+    );
+    table(&mut out, drops::FIELDS)?;
     Ok(out)
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
-use socklife_abi::{event::Kind, program::Program};
+use socklife_abi::{event::Kind, program::Program, table::DROPS_COUNTED};
 
 use crate::event::HOLDERS;
 
@@ -557,7 +557,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "a segment dropped",
-        feeds: Kind::set(&[Kind::SkbDropped, Kind::RcvqFull]),
+        feeds: Kind::set(&[Kind::SkbDropped, Kind::RcvqFull]) | DROPS_COUNTED,
         need: Need::Optional,
         rungs: &[
             rung!(&[Fentry, Tracepoint]; DropTpBtf @ At::TpBtfNamed("kfree_skb", "__traceiter_kfree_skb")),

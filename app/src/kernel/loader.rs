@@ -2,9 +2,13 @@
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
-use socklife_abi::config::{Config, Filter};
+use socklife_abi::{
+    config::{Config, Filter},
+    event::Kind,
+    table::DROPS_COUNTED,
+};
 
-use super::{counts, layout::Layout, object, reasons};
+use super::{counts, layout::Layout, object, reasons, symbols};
 use crate::clock;
 
 /// Sizes of the maps that are large.
@@ -45,6 +49,7 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         used_up: layout.reasons.set(&reasons::USED_UP),
         stale_ack: layout.reasons.set(&reasons::STALE_ACK),
         no_room: layout.reasons.set(&reasons::NO_ROOM),
+        purge: purge(filter, layout),
     };
     let object = object::bytes()?;
     EbpfLoader::new()
@@ -62,6 +67,15 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         .load(&object)
         .map_err(|error| anyhow!(error))
         .context("cannot create the maps (is this a 5.10 kernel or later, and is bpf(2) allowed here?)")
+}
+
+/// See [`Config::purge`].
+fn purge(filter: &Filter, layout: &Layout) -> [u64; 2] {
+    let told = layout.reasons.drop_named("QUEUE_PURGE").is_some();
+    if told || filter.events & (Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED) == 0 {
+        return [0; 2];
+    }
+    symbols::range("skb_queue_purge").unwrap_or_default()
 }
 
 /// How the verifier's log ends after its verdict.

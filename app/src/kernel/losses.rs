@@ -102,6 +102,7 @@ impl fmt::Display for Loss {
                 "{} {kind} counted only: too many in a second for one listener (--sample 0 shows each)",
                 self.count
             ),
+            Stage::Kernel(Missed::DropTable) => write!(f, "{} drops not counted: table full", self.count),
             Stage::Kernel(Missed::CallTable) => write!(
                 f,
                 "{} calls not remembered: table full, their events are lost",

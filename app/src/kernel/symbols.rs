@@ -35,6 +35,11 @@ pub fn function(address: u64) -> Option<&'static str> {
     SYMBOLS.function(address)
 }
 
+/// Where a function begins and ends; `None` where the kernel does not tell.
+pub fn range(name: &str) -> Option<[u64; 2]> {
+    SYMBOLS.range(name)
+}
+
 /// Functions in the order of their addresses.
 struct Symbols {
     names: String,
@@ -71,10 +76,22 @@ impl Symbols {
         symbols
     }
 
+    fn range(&self, name: &str) -> Option<[u64; 2]> {
+        let place = (0..self.functions.len()).find(|place| self.name(*place) == Some(name))?;
+        let (start, ..) = self.functions.get(place)?;
+        let mut later = self.functions.iter().skip(place).map(|(address, ..)| *address);
+        let end = later.find(|address| address > start)?;
+        Some([*start, end])
+    }
+
+    fn name(&self, place: usize) -> Option<&str> {
+        let (_, start, end) = self.functions.get(place)?;
+        self.names.get(*start as usize..*end as usize)
+    }
+
     fn function(&self, address: u64) -> Option<&str> {
         let after = self.functions.partition_point(|(start, ..)| *start <= address);
-        let (_, start, end) = self.functions.get(after.checked_sub(1)?)?;
-        self.names.get(*start as usize..*end as usize)
+        self.name(after.checked_sub(1)?)
     }
 }
 
@@ -91,6 +108,11 @@ mod tests {
         assert_eq!(symbols.function(0xffff_ffff_8100_0100), Some("tcp_v4_rcv"));
         assert_eq!(symbols.function(0xffff_ffff_c000_0007), Some("nf_hook"));
         assert_eq!(symbols.function(0xffff_ffff_8000_0000), None);
+        assert_eq!(
+            symbols.range("tcp_rcv"),
+            Some([0xffff_ffff_8100_0000, 0xffff_ffff_8100_0100])
+        );
+        assert_eq!((symbols.range("nf_hook"), symbols.range("hidden")), (None, None));
         assert_eq!(Symbols::parse("").function(1), None);
     }
 }

@@ -11,7 +11,7 @@ use bytemuck::{Zeroable as _, pod_read_unaligned};
 use socklife_abi::{
     event::{Envelope, HalfOpenEnded, Kind, Listener, Queues, TOTALS, UNKNOWN, ending},
     program::Program,
-    table::{Request, RequestKey, Tally},
+    table::{DropCount, DropPlace, Request, RequestKey, Tally},
 };
 
 use crate::{
@@ -29,6 +29,7 @@ pub struct Tables {
     namespaces: Table<MapData, u32, [u8; 8 * TOTALS]>,
     requests: Table<MapData, [u8; size_of::<RequestKey>()], [u8; size_of::<Request>()]>,
     processes: Table<MapData, u32, u32>,
+    drops: Table<MapData, [u8; size_of::<DropPlace>()], [u8; size_of::<DropCount>()]>,
 }
 
 impl Tables {
@@ -39,12 +40,13 @@ impl Tables {
                 .with_context(|| format!("the object has no map {name}"))
         };
         let (listeners, namespaces, requests) = (take("LISTENERS")?, take("NAMESPACES")?, take("REQUESTS")?);
-        let processes = take("PROCESSES")?;
+        let (processes, drops) = (take("PROCESSES")?, take("DROPS")?);
         Ok(Self {
             listeners: Table::try_from(listeners).context("cannot use the map LISTENERS")?,
             namespaces: Table::try_from(namespaces).context("cannot use the map NAMESPACES")?,
             requests: Table::try_from(requests).context("cannot use the map REQUESTS")?,
             processes: Table::try_from(processes).context("cannot use the map PROCESSES")?,
+            drops: Table::try_from(drops).context("cannot use the map DROPS")?,
         })
     }
 
@@ -66,6 +68,17 @@ impl Tables {
             .map(|entry| {
                 let (netns, bytes) = entry.context("cannot read the table of namespaces")?;
                 Ok((netns, pod_read_unaligned(&bytes)))
+            })
+            .collect()
+    }
+
+    /// What was dropped, by reason and place.
+    pub fn drops(&self) -> Result<Vec<(DropPlace, DropCount)>> {
+        self.drops
+            .iter()
+            .map(|entry| {
+                let (place, count) = entry.context("cannot read the table of drops")?;
+                Ok((pod_read_unaligned(&place), pod_read_unaligned(&count)))
             })
             .collect()
     }

@@ -19,6 +19,7 @@ use socklife_abi::{
     counter::{Counter, MISSED},
     event::{KINDS, Kind, TOTALS},
     program::Program,
+    table::{DROPS_COUNTED, DropCount, DropPlace},
 };
 
 use super::{
@@ -114,6 +115,11 @@ impl Counters {
         self.tables.namespaces()
     }
 
+    /// What was dropped, by reason and place.
+    pub fn drops(&self) -> Result<Vec<(DropPlace, DropCount)>> {
+        self.tables.drops()
+    }
+
     /// Tells the kernel side of processes that hold sockets already.
     pub fn note_processes(&mut self, pids: &HashSet<u32>) -> Result<()> {
         self.tables.note_processes(pids)
@@ -153,6 +159,10 @@ impl Tracer {
             ring_bytes: wanted.ring_bytes,
             max_sockets: wanted.max_sockets,
         };
+        layout.reasons.publish();
+        if wanted.filter.events & (Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED) != 0 {
+            symbols::open();
+        }
         let mut ebpf = loader::load(&wanted.filter, sizes, wanted.sample, &layout, &btf)?;
         let mut attacher = Attacher {
             ebpf: &mut ebpf,
@@ -172,10 +182,6 @@ impl Tracer {
             check(&report)?;
         }
         cookies::ask(wanted.filter.netns);
-        layout.reasons.publish();
-        if Kind::SkbDropped.is_in(wanted.filter.events) {
-            symbols::open();
-        }
         if report.iter().any(|row| row.takes(Program::SnapshotIter)) {
             snapshot::take(&mut ebpf, wanted.filter.netns)?;
         }

@@ -56,7 +56,9 @@ impl Serialize for Whole<'_> {
         }
         // An event about a process is about no one socket.
         if envelope.family != 0 {
-            map.serialize_entry("netns", &envelope.netns)?;
+            if envelope.netns != 0 {
+                map.serialize_entry("netns", &envelope.netns)?;
+            }
             map.serialize_entry("family", &envelope.family)?;
             if event.mapped() {
                 map.serialize_entry("mapped", &true)?;

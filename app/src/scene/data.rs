@@ -26,6 +26,8 @@ pub struct Stalled {
     pub receiver: TcpStream,
     /// Bytes that the sender's socket took.
     pub written: usize,
+    /// Writes that met a full buffer: the last, which took nothing, and those that took a part.
+    pub limited: usize,
 }
 
 impl Stalled {
@@ -37,15 +39,19 @@ impl Stalled {
         set_buffer(&sender, libc::SO_SNDBUF, 16_384)?;
         let (receiver, _) = listener.accept().context("cannot accept")?;
         sender.set_nonblocking(true)?;
-        let mut written = 0;
+        let (mut written, mut limited) = (0, 0);
         for _ in 0..PIECES {
             match sender.write(&PIECE) {
-                Ok(bytes) => written += bytes,
+                Ok(bytes) => {
+                    written += bytes;
+                    limited += usize::from(bytes < PIECE.len());
+                }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     return Ok(Self {
                         sender,
                         receiver,
                         written,
+                        limited: limited + 1,
                     });
                 }
                 Err(error) => return Err(error).context("cannot write"),

@@ -182,12 +182,39 @@ impl Peer {
         self.settle()
     }
 
-    /// A SYN that nobody here is meant to get, and no router may pass on any more (IPv4's TTL, IPv6's hop limit).
+    /// A SYN for somebody else that no router may pass on any more (IPv4's TTL, IPv6's hop limit). It arrives as if it came
+    /// from outside: what is sent over loopback is taken for what it is.
     pub fn last_hop(&self) -> Result<()> {
         let mut packet = packet(self.local, self.server, SYN, ISN, 0);
-        let hops = if self.server.is_ipv4() { 8 } else { 7 };
-        packet[hops] = 1;
-        self.put(&packet)?;
+        let protocol = if self.server.is_ipv4() {
+            // No layer below fills these in.
+            let length = u16::try_from(packet.len())?.to_be_bytes();
+            packet[2..4].copy_from_slice(&length);
+            packet[8] = 1;
+            let sum = checksum(&packet[..20]).to_be_bytes();
+            packet[10..12].copy_from_slice(&sum);
+            libc::ETH_P_IP
+        } else {
+            packet[7] = 1;
+            libc::ETH_P_IPV6
+        };
+        // SAFETY: all zeroes is a value of the structure.
+        let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        to.sll_family = u16::try_from(libc::AF_PACKET)?;
+        to.sll_protocol = u16::try_from(protocol)?.to_be();
+        to.sll_ifindex = loopback()?;
+        // SAFETY: a packet and an address of the sizes that are named.
+        let sent = unsafe {
+            libc::sendto(
+                self.tap.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                0,
+                (&raw const to).cast(),
+                libc::socklen_t::try_from(size_of_val(&to))?,
+            )
+        };
+        ensure!(sent >= 0, "cannot send a packet: {}", Error::last_os_error());
         self.settle()
     }
 
