@@ -31,6 +31,8 @@ mod probes;
 #[cfg(target_arch = "bpf")]
 mod processes;
 #[cfg(target_arch = "bpf")]
+mod queued;
+#[cfg(target_arch = "bpf")]
 mod requests;
 #[cfg(target_arch = "bpf")]
 mod sock;

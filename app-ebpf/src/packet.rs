@@ -21,6 +21,51 @@ const NOT_SET: u16 = u16::MAX;
 /// `SKB_DST_NOREF`: the lowest bit of the pointer to the route.
 const DST_NOREF: u64 = 1;
 
+/// A buffer of data in a sock's queue. It may be freed meanwhile: then it reads as anything.
+#[derive(Clone, Copy)]
+pub struct Skb(Obj<Probe>);
+
+impl Skb {
+    #[inline(always)]
+    pub fn at(address: u64) -> Self {
+        Self(Obj::new(address as *const u8))
+    }
+
+    /// Bytes of data; headers count where they are not pulled yet.
+    #[inline(always)]
+    pub fn len(self) -> u32 {
+        self.0.get(off!(skb_len))
+    }
+
+    /// Bytes of memory that it is charged with.
+    #[inline(always)]
+    pub fn truesize(self) -> u32 {
+        self.0.get(off!(skb_truesize))
+    }
+
+    /// When it was sent last, by the monotonic clock; when it came, by the wall clock; or 0.
+    #[inline(always)]
+    pub fn stamp(self) -> u64 {
+        self.0.get(off!(skb_stamp))
+    }
+
+    /// The next in a list.
+    #[inline(always)]
+    pub fn next(self) -> u64 {
+        self.0.get(off!(skb_next))
+    }
+
+    /// Its parent (with its colour), left and right in a tree, in which a buffer begins with its node.
+    #[inline(always)]
+    pub fn tree(self) -> [u64; 3] {
+        [
+            self.0.get(off!(skb_rb_parent)),
+            self.0.get(off!(skb_rb_left)),
+            self.0.get(off!(skb_rb_right)),
+        ]
+    }
+}
+
 /// A TCP segment that arrived, as the receiver's socket would see it.
 pub struct Packet {
     pub tuple: Tuple,

@@ -85,6 +85,11 @@ pub fn boot_ns() -> u64 {
     u64::try_from(read(libc::CLOCK_BOOTTIME)).unwrap_or(0)
 }
 
+/// The wall clock minus the monotonic one, in nanoseconds.
+pub fn wall_ahead_of_monotonic() -> i128 {
+    read(libc::CLOCK_REALTIME) - read(libc::CLOCK_MONOTONIC)
+}
+
 /// How often the kernel's clock ticks: the coarse clocks go by it.
 pub fn ticks_per_second() -> u32 {
     let mut tick = libc::timespec { tv_sec: 0, tv_nsec: 0 };

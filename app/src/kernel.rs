@@ -28,5 +28,5 @@ pub use layout::VMLINUX;
 pub use losses::{Loss, Losses, Stage, Told};
 pub use netstat::Netstat;
 pub use privilege::{LOOK_AT_OTHERS, Privileges, drop_all_but_bpf};
-pub use sockets::{Sockets, list};
+pub use sockets::{Found, Sockets};
 pub use tracer::{Counters, Follow, RowReport, Tracer, Wanted};

@@ -22,3 +22,4 @@ mod server;
 mod sock_diag;
 mod stream;
 pub mod view;
+mod watch;

@@ -8,13 +8,14 @@ use bytemuck::Zeroable as _;
 use socklife_abi::{
     config::Filter,
     event::{Envelope, state},
+    queued::Record as _,
     socket::{self, Socket},
 };
 
 use crate::{
     clock::boot_ns,
     holders::{self, Found, Holder},
-    kernel::{self, Counters},
+    kernel::{Counters, Sockets},
     model::{Holders, holders::Before},
 };
 
@@ -27,7 +28,8 @@ const LOOKS: u32 = 3;
 ///
 /// When the kernel lets us list no sockets.
 pub fn tell(model: &mut Holders, counters: &mut Counters, filter: &Filter) -> Result<()> {
-    let all = kernel::list(&Filter { pid: 0, ..*filter })?.all;
+    let mut sockets = Sockets::open(&Filter { pid: 0, ..*filter }, &[Socket::PROGRAM])?;
+    let all = sockets.list::<Socket>()?.all;
     let inodes: HashSet<u64> = all
         .iter()
         .map(|socket| socket.inode)

@@ -6,6 +6,7 @@ mod columns;
 mod grouped;
 mod json;
 mod line;
+mod millis;
 pub mod screen;
 mod stdout;
 mod text;
@@ -20,6 +21,7 @@ pub use columns::{Columns, Title};
 pub use grouped::Grouped;
 pub use json::lost;
 pub use line::Line;
+pub use millis::millis;
 pub use writer::{Output, start};
 
 /// The format.

@@ -17,6 +17,7 @@ mod rungs;
 mod serve;
 mod skb;
 mod sockets;
+mod sockets_queues;
 mod trouble;
 
 use crate::harness::Class;
@@ -121,6 +122,13 @@ pub const ONCE: &[(&str, fn())] = &[
     ("fork_storm", handoff::storm::forks),
     ("sockets_exactly", sockets::exactly),
     ("sockets_many", sockets::many),
+    ("sockets_queues_unread", sockets_queues::unread),
+    ("sockets_queues_window_closed", sockets_queues::window_closed),
+    ("sockets_queues_not_acknowledged", sockets_queues::not_acknowledged),
+    ("sockets_queues_out_of_order", sockets_queues::out_of_order),
+    ("sockets_queues_long", sockets_queues::long_queues),
+    ("sockets_queues_age_of_unread", sockets_queues::age_of_unread),
+    ("sockets_queues_dwell", sockets_queues::dwell::moving),
     ("count_and_duration", process::count_and_duration),
     ("signals_end_with_a_summary", process::signals),
     ("closed_pipe_is_a_clean_end", process::closed_pipe),

@@ -204,4 +204,6 @@ programs! {
     SkbQueuedKretprobe = "skb_queued_kretprobe",
     SkbReadTpBtf = "skb_read_tp_btf",
     SkbReadRawTp = "skb_read_raw_tp",
+    SocketsFlowIter = "sockets_flow_iter",
+    SocketsQueuesIter = "sockets_queues_iter",
 }

@@ -49,4 +49,15 @@ pub struct Socket {
     pub reserved: u8,
 }
 
+/// What tells a socket from others: its address, which may be used again, and its ends.
+pub type Identity = (u64, [u64; 2], u16, [u64; 2], u16);
+
+impl Socket {
+    /// What tells it from others.
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        (self.key, self.saddr, self.sport, self.daddr, self.dport)
+    }
+}
+
 const _: () = assert!(size_of::<Socket>() == 96);

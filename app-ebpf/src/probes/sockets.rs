@@ -1,8 +1,10 @@
 //! What exists now: a record for each socket of a namespace, in whatever state.
 
 use aya_ebpf::helpers::generated::bpf_seq_write;
+use bytemuck::{Pod, Zeroable as _};
 use socklife_abi::{
     event::state,
+    queued::{Flow, Memory, SkbQueue},
     socket::{IN_ACCEPT_QUEUE, MAPPED, Socket},
 };
 
@@ -14,27 +16,72 @@ use crate::{
     sock::{Req, Sock, Tuple},
 };
 
+/// The socket.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "iter/tcp")]
 pub fn sockets_iter(context: *const IterTcp) -> i32 {
+    told(context);
+    0
+}
+
+/// The socket, and how far its data has come.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+pub fn sockets_flow_iter(context: *const IterTcp) -> i32 {
+    if let Some(sock) = told(context) {
+        tell(context, &sock.map_or(Flow::zeroed(), Sock::flow));
+    }
+    0
+}
+
+/// The socket, how far its data has come, and what its queues hold. A record is made of pieces: the stack is small.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "iter/tcp")]
+pub fn sockets_queues_iter(context: *const IterTcp) -> i32 {
+    let Some(sock) = told(context) else { return 0 };
+    tell(context, &sock.map_or(Flow::zeroed(), Sock::flow));
+    let Some(sock) = sock else {
+        for _ in 0..5 {
+            tell(context, &SkbQueue::zeroed());
+        }
+        tell(context, &Memory::zeroed());
+        return 0;
+    };
+    tell(context, &sock.receive_queue());
+    tell(context, &sock.out_of_order_queue());
+    tell(context, &sock.backlog_queue());
+    tell(context, &sock.write_queue());
+    tell(context, &sock.retransmit_queue());
+    tell(context, &sock.memory());
+    0
+}
+
+/// Writes the socket if the filter lets it through, and gives the sock if it has data.
+#[inline(always)]
+fn told(context: *const IterTcp) -> Option<Option<Sock<Probe>>> {
     // SAFETY: the program's own context.
     let sk = unsafe { (&raw const (*context).sk_common).read_volatile() };
     if sk.is_null() {
-        return 0;
+        return None;
     }
     // SAFETY: as above.
     let uid = unsafe { (&raw const (*context).uid).read_volatile() };
-    let Some(socket) = describe(Obj::new(sk), uid) else {
-        return 0;
-    };
-    // SAFETY: the context's own pointers, and a record of the size that is named. Where the page is full the kernel calls
-    // again with the same socket.
+    let socket = describe(Obj::new(sk), uid)?;
+    tell(context, &socket);
+    let full = Probe::tcp(sk).filter(|_| u32::from(socket.state) != state::LISTEN);
+    Some(full)
+}
+
+/// Writes a piece of a record. Where the page is full the kernel throws away what was written of this socket, and calls
+/// again with it.
+#[inline(always)]
+fn tell<T: Pod>(context: *const IterTcp, piece: &T) {
+    // SAFETY: the context's own pointers, and a piece of the size that is named.
     unsafe {
         let meta = (&raw const (*context).meta).read_volatile();
         let seq = (&raw const (*meta).seq).read_volatile();
-        bpf_seq_write(seq, (&raw const socket).cast(), size_of::<Socket>() as u32);
+        bpf_seq_write(seq, core::ptr::from_ref(piece).cast_mut().cast(), size_of::<T>() as u32);
     }
-    0
 }
 
 /// A `struct sock`, a `request_sock` or a timewait sock: they begin alike (`struct sock_common`). `None`: nobody asked.

@@ -215,12 +215,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         .map_err(|error| format!("{error}; give 10s, 500ms, 2m, or a number of seconds"))
 }
 
-/// Each interval reads the kernel side's tables.
+/// Each interval reads the kernel side's tables, or looks at each socket.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// Nobody waits for more.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
-/// The length of an interval.
+/// Length of an interval.
 pub fn interval(text: &str) -> Result<Duration, String> {
     let interval = duration(text)?;
     if (SHORTEST..=LONGEST).contains(&interval) {

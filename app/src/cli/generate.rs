@@ -74,6 +74,10 @@ fn events() -> Result<String> {
          `wall`, when it looked, and these.\n"
     )?;
     table(&mut out, sockets::FIELDS)?;
+    writeln!(out, "\n`queues` has, as `docs/sockets-queues.md` explains:\n")?;
+    table(&mut out, sockets::QUEUES_FIELDS)?;
+    writeln!(out, "\n`dwell` has:\n")?;
+    table(&mut out, sockets::DWELL_FIELDS)?;
     out.push_str(
         "\n## Lines of `socklife skb --drops -o json`\n\nA line `drops` for each reason and place in each interval, with `v`, \
          `time_ns` and `wall` as above, and:\n\n",

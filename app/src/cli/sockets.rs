@@ -4,20 +4,27 @@ use std::{
     collections::HashSet,
     io::{self, Write as _},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use socklife_abi::{config::Filter, event::state};
+use socklife_abi::{
+    config::Filter,
+    event::state,
+    queued::{Flowing, Queueing, Record as _},
+    socket::Socket,
+};
 
-use super::args::{SocketArgs, check_privileges, process_exists};
+use super::args::{SocketArgs, check_privileges, interval, process_exists};
 use crate::{
-    clock::Clock,
+    clock::{Clock, wall_ahead_of_monotonic},
     event::names,
     holders,
-    kernel::{self, Sockets as Found},
+    kernel::{self, Found},
     output::{Format, Line},
-    view::sockets::{json, lines, rows},
+    view::sockets::{Listed, Queues, QueuesTable, Row, json, lines, rows},
+    watch,
 };
 
 /// Show the TCP sockets that exist now, and every process that holds them.
@@ -30,13 +37,22 @@ use crate::{
 ///
 /// A listener comes first, then what belongs to its port: half-open connections (NEW_SYN_RECV), those that wait for
 /// accept(2), the others, TIME_WAIT. Connections to other listeners come after, by the port that they went to.
+///
+/// --queues shows instead where the data of each connection is. Received: SKBS wait to be read, OOO came before their turn,
+/// BACKLOG came while a process held the socket; RMEM is their memory. To be sent: UNSENT bytes are written and not sent,
+/// FLIGHT bytes are sent and not acknowledged, the oldest AGE milliseconds ago; WMEM is their memory. With --interval WAIT
+/// is how long, in milliseconds, a byte waited there on average; ">" is how long nothing has left it. Where RECV-Q grows,
+/// the process here does not read; where UNSENT grows and "the peer's window is closed", the process there does not.
+/// docs/sockets-queues.md explains each.
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:\n  \
     sudo socklife sockets                           every socket of every network namespace\n  \
     sudo socklife sockets --lport 443               a listener, with all that belongs to it\n  \
     sudo socklife sockets --state close-wait        what the peer closed, and who forgot to\n  \
     sudo socklife sockets --state listen --pid 41   what a process listens on\n  \
-    sudo socklife sockets -o json --netns web       one JSON object a line")]
+    sudo socklife sockets -o json --netns web       one JSON object a line\n  \
+    sudo socklife sockets --queues --lport 443      where the data of a server's connections is\n  \
+    sudo socklife sockets --queues --interval 1s    … and how long it waits there")]
 pub struct Sockets {
     /// Sockets that this process holds a descriptor of.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
@@ -53,6 +69,18 @@ pub struct Sockets {
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     rport: Option<u16>,
 
+    /// Show what the queues of each connection hold: how many sk_buffs, bytes and memory, and which end is waited for.
+    #[arg(long)]
+    queues: bool,
+
+    /// With --queues: show it after each interval, with how long data waited in each queue. Seconds, or 10s, 500ms, 2m.
+    #[arg(long, value_name = "TIME", value_parser = interval, requires = "queues")]
+    interval: Option<Duration>,
+
+    /// End after so many intervals; without it Ctrl-C ends it.
+    #[arg(long, value_name = "N", requires = "interval", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+
     /// Only in these states, separated by commas: listen, established, time-wait, close-wait, … syn-recv are the
     /// half-open ones.
     #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = states)]
@@ -63,14 +91,29 @@ impl Sockets {
     pub fn run(self) -> Result<ExitCode> {
         let filter = self.filter()?;
         check_privileges()?;
-        let Found { all, time_ns, closed } = kernel::list(&filter)?;
-        let inodes: HashSet<_> = all
-            .iter()
-            .map(|socket| socket.inode)
-            .filter(|inode| *inode != 0)
-            .collect();
-        let held = holders::find(&inodes);
-        let rows = rows(&all, &held.by_inode, self.pid);
+        match self.interval {
+            Some(interval) => self.watch(&filter, interval)?,
+            None if self.queues => {
+                let found = kernel::Sockets::open(&filter, &[Queueing::PROGRAM])?.list::<Queueing>()?;
+                let found = found.map(|record| Queues {
+                    record,
+                    wall_ahead: wall_ahead_of_monotonic(),
+                    dwell: None,
+                });
+                self.show(&found, |rows| QueuesTable::new(false).lines(rows))?;
+            }
+            None => {
+                let found = kernel::Sockets::open(&filter, &[Socket::PROGRAM])?.list::<Socket>()?;
+                self.show(&found, lines)?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// What there is now.
+    fn show<T: Listed>(&self, found: &Found<T>, lines: impl FnOnce(&[Row<'_>]) -> Vec<String>) -> Result<()> {
+        let held = holders_of(&found.all);
+        let rows = rows(&found.all, &held.by_inode, self.pid);
         let mut out = Vec::new();
         match self.output {
             Format::Text => {
@@ -79,7 +122,7 @@ impl Sockets {
                 }
             }
             Format::Json => {
-                let mut wall = String::new();
+                let (time_ns, mut wall) = (found.time_ns, String::new());
                 Clock::new().rfc3339(time_ns, &mut wall);
                 for row in &rows {
                     json(row, Line { time_ns, wall: &wall }, &mut out)?;
@@ -87,8 +130,26 @@ impl Sockets {
             }
         }
         write(&out)?;
-        tell_missing(&closed, &held);
-        Ok(ExitCode::SUCCESS)
+        tell_missing(&found.closed, &held);
+        Ok(())
+    }
+
+    /// What there is after each interval, and how long data waited in it.
+    fn watch(&self, filter: &Filter, interval: Duration) -> Result<()> {
+        let mut sockets = kernel::Sockets::open(filter, &[Flowing::PROGRAM, Queueing::PROGRAM])?;
+        let shown = watch::Shown {
+            format: self.output,
+            interval,
+            count: self.count,
+        };
+        let mut told = false;
+        watch::run(&mut sockets, shown, |found, show| {
+            let held = holders_of(&found.all);
+            if !std::mem::replace(&mut told, true) {
+                tell_missing(&found.closed, &held);
+            }
+            show(&rows(&found.all, &held.by_inode, self.pid))
+        })
     }
 
     fn filter(&self) -> Result<Filter> {
@@ -101,6 +162,16 @@ impl Sockets {
             ..self.sockets.filter()?
         })
     }
+}
+
+/// Every descriptor of these sockets.
+fn holders_of<T: Listed>(all: &[T]) -> holders::Found {
+    let inodes: HashSet<_> = all
+        .iter()
+        .map(|listed| listed.socket().inode)
+        .filter(|inode| *inode != 0)
+        .collect();
+    holders::find(&inodes)
 }
 
 fn write(out: &[u8]) -> Result<()> {
@@ -155,6 +226,8 @@ fn states(text: &str) -> Result<u32, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser;
     use socklife_abi::event::state;
 
@@ -177,6 +250,22 @@ mod tests {
         let error = states("UNKNOWN").expect_err("none");
         assert!(error.contains("fin-wait1") && error.contains("new-syn-recv"), "{error}");
         assert!(states("").is_err());
+    }
+
+    #[test]
+    fn intervals_are_for_queues_and_counts_for_intervals() {
+        let parsed = |arguments: &[&str]| Arguments::try_parse_from([&["sockets"], arguments].concat());
+        let watching = parsed(&["--queues", "--interval", "500ms", "--count", "3"]).expect("they go together");
+        assert_eq!(watching.sockets.interval, Some(Duration::from_millis(500)));
+        assert_eq!(watching.sockets.count, Some(3));
+        for wrong in [
+            &["--interval", "1s"][..],
+            &["--queues", "--count", "3"],
+            &["--queues", "--interval", "1ms"],
+            &["--queues", "--interval", "1s", "--count", "0"],
+        ] {
+            assert!(parsed(wrong).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]

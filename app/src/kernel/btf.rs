@@ -35,6 +35,8 @@ pub struct Field {
     pub size: u32,
     /// Not at a byte, or not of whole bytes.
     pub bitfield: bool,
+    /// It begins at a byte: a bit field is the lowest bits of that.
+    pub at_byte: bool,
 }
 
 /// Parsed BTF, with an index of the names that were asked for.
@@ -120,6 +122,7 @@ impl Btf {
             offset: 0,
             size: 0,
             bitfield: false,
+            at_byte: true,
         };
         for name in path.split('.') {
             let Some((bits, ty, width)) = self.member(number, name)? else {
@@ -130,6 +133,7 @@ impl Btf {
                 offset: found.offset + bits / 8,
                 size,
                 bitfield: bits % 8 != 0 || (width != 0 && width != size * 8),
+                at_byte: bits % 8 == 0,
             };
             number = ty;
         }
@@ -319,8 +323,9 @@ mod tests {
         b.ty("", 3, 0, false, 0, &[1, 1, 4]); // 3: int[4]
         let (a, c) = (b.name("a"), b.name("c"));
         b.ty("", 5, 2, false, 16, &[a, 1, 0, c, 3, 0]); // 4: anonymous union { int a; int c[4]; }
-        let (head, flag) = (b.name("head"), b.name("flag"));
-        b.ty("inner", 4, 3, true, 32, &[head, 2, 0, 0, 4, 64, flag, 1, 1 << 24 | 193]); // 5
+        let (head, flag, low) = (b.name("head"), b.name("flag"), b.name("low"));
+        let bits = [flag, 1, 1 << 24 | 193, low, 1, 2 << 24 | 200];
+        b.ty("inner", 4, 4, true, 32, &[&[head, 2, 0, 0, 4, 64], &bits[..]].concat()); // 5
         let within = b.name("within");
         b.ty("alias", 8, 0, false, 5, &[]); // 6: typedef struct inner alias
         b.ty("outer", 4, 1, false, 40, &[within, 6, 64]); // 7
@@ -339,6 +344,7 @@ mod tests {
                 offset,
                 size,
                 bitfield: false,
+                at_byte: true,
             })
         };
         assert_eq!(field("inner", "head"), at(0, 8));
@@ -347,7 +353,8 @@ mod tests {
         assert_eq!(field("outer", "within.c"), at(16, 16));
         assert_eq!(field("inner", "nothing"), None);
         assert_eq!(field("gone", "head"), None);
-        assert!(field("inner", "flag").is_some_and(|field| field.bitfield));
+        assert!(field("inner", "flag").is_some_and(|field| field.bitfield && !field.at_byte));
+        assert!(field("inner", "low").is_some_and(|field| field.bitfield && field.at_byte && field.offset == 25));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use crate::sock_diag;
 /// Sees to it that every TCP socket of this namespace, or of all, has a cookie. Best effort: without it, what is older
 /// than the trace may have no cookie in `kprobe` and `tracepoint`, and unknown is shown as unknown.
 pub fn ask(netns: u32) {
-    let visits = namespaces::find(netns).into_iter().map(|namespace| (namespace, ()));
+    let namespaces = namespaces::find(netns);
+    let visits = namespaces.iter().map(|namespace| (namespace, ()));
     let _ = namespaces::visit(visits.collect(), |_, ()| {
         for family in [libc::AF_INET, libc::AF_INET6] {
             let _ = sock_diag::dump(family, u32::MAX, |_| {});

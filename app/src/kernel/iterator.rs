@@ -32,7 +32,7 @@ pub struct Walk {
 }
 
 /// Walks each of these namespaces with a loaded program.
-pub fn walk(program: &mut Iter, namespaces: Vec<Namespace>) -> Result<Walk> {
+pub fn walk(program: &mut Iter, namespaces: &[Namespace]) -> Result<Walk> {
     let mut visits = Vec::with_capacity(namespaces.len());
     for namespace in namespaces {
         let link = program.attach().context("cannot attach the iterator over sockets")?;

@@ -88,7 +88,7 @@ fn offset(btf: &Btf, spec: &FieldSpec) -> Result<u32> {
     match btf.field(of, path)? {
         Some(field) => {
             ensure!(
-                !field.bitfield || spec.low_bits,
+                !field.bitfield || (spec.low_bits && field.at_byte),
                 "{of}.{path} is a bit field in this kernel"
             );
             // A wider field would be read by half, and an array of two words is read word by word.

@@ -50,13 +50,13 @@ pub fn find(wanted: u32) -> Vec<Namespace> {
 
 /// Does something in each of these namespaces, in a thread of its own, and says which could not be entered, by inode.
 pub fn visit<T: Send>(
-    visits: Vec<(Namespace, T)>,
+    visits: Vec<(&Namespace, T)>,
     mut work: impl FnMut(u32, T) -> Result<()> + Send,
 ) -> Result<Vec<u32>> {
     let visit = || {
         let mut closed = Vec::new();
         for (namespace, with) in visits {
-            if enter(&namespace) {
+            if enter(namespace) {
                 work(namespace.inode, with)?;
             } else {
                 closed.push(namespace.inode);

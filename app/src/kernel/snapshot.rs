@@ -11,5 +11,5 @@ use super::{iterator, namespaces};
 pub fn take(ebpf: &mut Ebpf, netns: u32) -> Result<()> {
     let program = iterator::program(ebpf, Program::SnapshotIter)?;
     // The program writes nothing.
-    iterator::walk(program, namespaces::find(netns)).map(drop)
+    iterator::walk(program, &namespaces::find(netns)).map(drop)
 }

@@ -1,73 +1,114 @@
-//! What exists now: one iterator, run once in each network namespace. Nothing is attached.
+//! What exists now: iterators, run once in each network namespace. Nothing is attached.
 
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::Btf;
+use aya::{Btf, Ebpf};
 use bytemuck::pod_read_unaligned;
-use socklife_abi::{config::Filter, program::Program, socket::Socket};
+use socklife_abi::{config::Filter, program::Program, queued::Record};
 
 use super::{
     cookies, iterator,
     layout::Layout,
     loader::{self, Sizes},
-    namespaces,
+    namespaces::{self, Namespace},
 };
 use crate::clock;
 
 /// What was found.
 #[derive(Debug)]
-pub struct Sockets {
+pub struct Found<T> {
     /// Each socket that the filter lets through.
-    pub all: Vec<Socket>,
+    pub all: Vec<T>,
     /// When the walk began, on the boot clock.
     pub time_ns: u64,
     /// Namespaces that could not be entered, by inode.
     pub closed: Vec<u32>,
 }
 
-/// Lists sockets.
-///
-/// # Errors
-///
-/// When the kernel does not let us, or the filter wants a namespace that cannot be found.
-pub fn list(filter: &Filter) -> Result<Sockets> {
-    let layout = Layout::of_running_kernel()?;
-    let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-    let mut ebpf = loader::load(filter, Sizes::LEAST, 0, &layout, &btf)?;
-    let program = iterator::program(&mut ebpf, Program::SocketsIter)?;
-    program
-        .load("tcp", &btf)
-        .map_err(loader::reason)
-        .context("this kernel refuses the iterator over TCP sockets (socklife runs on 5.10 and later)")?;
-    cookies::ask(filter.netns);
-    let namespaces = namespaces::find(filter.netns);
-    ensure!(
-        filter.netns == 0 || !namespaces.is_empty(),
-        "network namespace {} cannot be found: no process lives in it, and it has no name in /run/netns",
-        filter.netns
-    );
-    let time_ns = clock::boot_ns();
-    let walk = iterator::walk(program, namespaces)?;
-    Ok(Sockets {
-        all: each_once(walk.written.chunks_exact(size_of::<Socket>()).map(pod_read_unaligned)),
-        time_ns,
-        closed: walk.closed,
-    })
+impl<T> Found<T> {
+    /// The same, with something made of each.
+    pub fn map<U>(self, make: impl FnMut(T) -> U) -> Found<U> {
+        Found {
+            all: self.all.into_iter().map(make).collect(),
+            time_ns: self.time_ns,
+            closed: self.closed,
+        }
+    }
+}
+
+/// Lists sockets, as often as one likes.
+pub struct Sockets {
+    ebpf: Ebpf,
+    netns: u32,
+    namespaces: Vec<Namespace>,
+}
+
+impl Sockets {
+    /// Loads the iterators that are wanted, and looks for namespaces.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let us, or the filter wants a namespace that cannot be found.
+    pub fn open(filter: &Filter, programs: &[Program]) -> Result<Self> {
+        let layout = Layout::of_running_kernel()?;
+        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+        let mut ebpf = loader::load(filter, Sizes::LEAST, 0, &layout, &btf)?;
+        for program in programs {
+            iterator::program(&mut ebpf, *program)?
+                .load("tcp", &btf)
+                .map_err(loader::reason)
+                .context("this kernel refuses the iterator over TCP sockets (socklife runs on 5.10 and later)")?;
+        }
+        let mut sockets = Self {
+            ebpf,
+            netns: filter.netns,
+            namespaces: Vec::new(),
+        };
+        sockets.find_namespaces();
+        ensure!(
+            filter.netns == 0 || !sockets.namespaces.is_empty(),
+            "network namespace {} cannot be found: no process lives in it, and it has no name in /run/netns",
+            filter.netns
+        );
+        Ok(sockets)
+    }
+
+    /// Looks for namespaces again, and sees to it that sockets have their cookies.
+    pub fn find_namespaces(&mut self) {
+        cookies::ask(self.netns);
+        self.namespaces = namespaces::find(self.netns);
+    }
+
+    /// Lists them as the program of this record does.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let us.
+    pub fn list<T: Record>(&mut self) -> Result<Found<T>> {
+        let program = iterator::program(&mut self.ebpf, T::PROGRAM)?;
+        let time_ns = clock::boot_ns();
+        let walk = iterator::walk(program, &self.namespaces)?;
+        Ok(Found {
+            all: each_once(walk.written.chunks_exact(size_of::<T>()).map(pod_read_unaligned)),
+            time_ns,
+            closed: walk.closed,
+        })
+    }
 }
 
 /// A table that grows or shrinks under the walk can bring a socket up twice: what was seen last holds.
-fn each_once(found: impl Iterator<Item = Socket>) -> Vec<Socket> {
+fn each_once<T: Record>(found: impl Iterator<Item = T>) -> Vec<T> {
     let mut places = HashMap::new();
-    let mut all: Vec<Socket> = Vec::new();
-    for socket in found {
+    let mut all: Vec<T> = Vec::new();
+    for record in found {
         // An address that was given back may hold another connection by now.
-        let key = (socket.key, socket.saddr, socket.sport, socket.daddr, socket.dport);
+        let key = record.socket().identity();
         match places.get(&key).and_then(|place: &usize| all.get_mut(*place)) {
-            Some(seen) => *seen = socket,
+            Some(seen) => *seen = record,
             None => {
                 places.insert(key, all.len());
-                all.push(socket);
+                all.push(record);
             }
         }
     }

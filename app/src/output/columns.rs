@@ -37,6 +37,18 @@ impl<const N: usize> Columns<N> {
         self.line(&self.titles.map(|(title, _)| title.to_owned()), rest)
     }
 
+    /// A title in dashes above the columns from one on to before another, which belong together.
+    pub fn groups(&self, groups: &[(&str, usize, usize)]) -> String {
+        let mut line = String::new();
+        for (title, from, to) in groups {
+            let start = self.start(*from);
+            let width = self.start(*to) - 1 - start;
+            line.push_str(&" ".repeat(start - line.chars().count()));
+            line.push_str(&format!("{:-^width$}", format!(" {title} ")));
+        }
+        line
+    }
+
     /// A row, and what follows its columns.
     pub fn line(&self, cells: &[String; N], rest: &str) -> String {
         let mut line = String::new();

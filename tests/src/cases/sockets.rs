@@ -18,8 +18,8 @@ use socklife::scene::{
 
 use crate::harness::{Namespace, PATIENCE, helper::cookie, socklife, until};
 
-const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+pub const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+pub const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 const ANY: IpAddr = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
 
 const BACKLOG: u64 = 8;
@@ -117,7 +117,7 @@ fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
-fn inode(socket: &impl AsRawFd) -> u64 {
+pub fn inode(socket: &impl AsRawFd) -> u64 {
     // SAFETY: all zeroes is a value of the structure, and the call fills it.
     let mut stat: libc::stat = unsafe { std::mem::zeroed() };
     // SAFETY: a descriptor that is open, and a place for the answer.
@@ -299,7 +299,7 @@ fn entry<'a>(known: &'a mut [Known], socket: &TcpStream) -> &'a mut Known {
     known.iter_mut().find(|entry| entry.inode == inode).unwrap()
 }
 
-fn queued(socket: &TcpStream, what: libc::Ioctl) -> i32 {
+pub fn queued(socket: &TcpStream, what: libc::Ioctl) -> i32 {
     let mut bytes = 0;
     // SAFETY: a descriptor that is open, and a place for the answer.
     assert_eq!(unsafe { libc::ioctl(socket.as_raw_fd(), what, &raw mut bytes) }, 0);
@@ -351,7 +351,7 @@ impl Drop for Child {
     }
 }
 
-fn lines(namespace: u32, args: &[&str]) -> Vec<Value> {
+pub fn lines(namespace: u32, args: &[&str]) -> Vec<Value> {
     let output = socklife()
         .args(["sockets", "-o", "json", "--netns", &namespace.to_string()])
         .args(args)
@@ -381,7 +381,7 @@ fn shown(namespace: u32, args: &[&str]) -> Vec<Known> {
 
 /// `/proc/net/tcp` and `tcp6` of the calling thread's namespace, a line each: state, both ends, what waits to be read and
 /// what is not acknowledged, and the inode.
-fn proc_net_tcp() -> Vec<String> {
+pub fn proc_net_tcp() -> Vec<String> {
     let files = ["tcp", "tcp6"].map(|file| fs::read_to_string(format!("/proc/thread-self/net/{file}")));
     let files = files.map(Result::unwrap_or_default);
     let lines = files.iter().flat_map(|text| text.lines().skip(1));

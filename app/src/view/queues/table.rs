@@ -10,7 +10,7 @@ use socklife_abi::event::{Total, UNKNOWN_DEPTH, ending, refusal};
 use super::row::{Row, Wait};
 use crate::{
     model::{Summary, figures},
-    output::{Columns, Comm, Title},
+    output::{Columns, Comm, Title, millis},
 };
 
 const COLUMNS: usize = 16;
@@ -60,25 +60,13 @@ impl Table {
         for cells in &cells {
             self.columns.fit(cells);
         }
-        let mut lines = vec![self.groups(), self.columns.titles("NOTES")];
+        let mut lines = vec![self.columns.groups(&GROUPS), self.columns.titles("NOTES")];
         let netns = |row: &Row<'_>| row.listener.netns;
         let several = rows.iter().any(|row| netns(row) != netns(&rows[0]));
         for (row, cells) in zip(rows, &cells) {
             lines.push(self.columns.line(cells, &notes(row, several)?));
         }
         Ok(lines)
-    }
-
-    /// A title in dashes above the columns that belong together.
-    fn groups(&self) -> String {
-        let mut line = String::new();
-        for (title, from, to) in GROUPS {
-            let start = self.columns.start(from);
-            let width = self.columns.start(to) - 1 - start;
-            line.push_str(&" ".repeat(start - line.chars().count()));
-            line.push_str(&format!("{:-^width$}", format!(" {title} ")));
-        }
-        line
     }
 }
 
@@ -135,16 +123,6 @@ fn waits(summary: Option<Summary>) -> [String; 3] {
     match summary {
         Some(summary) => [summary.p50, summary.p99, summary.max].map(millis),
         None => ["-", "-", "-"].map(ToOwned::to_owned),
-    }
-}
-
-/// Nanoseconds as milliseconds, with the digits that matter.
-fn millis(ns: u64) -> String {
-    let (whole, part) = (ns / 1_000_000, ns / 1000 % 1000);
-    match whole {
-        0..100 => format!("{whole}.{part:03}"),
-        100..10_000 => format!("{whole}.{}", part / 100),
-        _ => whole.to_string(),
     }
 }
 
@@ -238,23 +216,7 @@ impl Notes {
 
 #[cfg(test)]
 mod tests {
-    use super::{millis, per_second};
-
-    #[test]
-    fn milliseconds_have_the_digits_that_matter() {
-        for (ns, shown) in [
-            (0, "0.000"),
-            (46_999, "0.046"),
-            (99_999_999, "99.999"),
-            (100_000_000, "100.0"),
-            (250_113_000, "250.1"),
-            (9_999_999_999, "9999.9"),
-            (10_000_000_000, "10000"),
-            (u64::MAX, "18446744073709"),
-        ] {
-            assert_eq!(millis(ns), shown, "{ns}");
-        }
-    }
+    use super::per_second;
 
     #[test]
     fn rates_are_per_second() {

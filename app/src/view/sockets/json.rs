@@ -3,7 +3,10 @@
 use serde::{Serialize, Serializer, ser::SerializeMap as _};
 use socklife_abi::socket::MAPPED;
 
-use super::row::Row;
+use super::{
+    queues_json::{DwellFields, QueuesFields},
+    row::Row,
+};
 use crate::{
     event::{FieldDoc, names},
     holders::Holder,
@@ -49,6 +52,14 @@ pub const FIELDS: &[FieldDoc] = &[
     ("accept_queue", "of a listener: connections that wait for accept(2)"),
     ("accept_queue_limit", "… and how many may wait"),
     ("in_accept_queue", "`true`: accept(2) has not taken it yet"),
+    (
+        "queues",
+        "with `--queues`, of a connection: what its queues hold, an object; see below",
+    ),
+    (
+        "dwell",
+        "with `--interval`: how long its data waited, an object; see below",
+    ),
     (
         "holders",
         "every descriptor of it: a list of `pid`, `comm` and `fd`; absent where none was seen",
@@ -109,6 +120,12 @@ impl Serialize for Fields<'_> {
         }
         if row.in_accept_queue() {
             map.serialize_entry("in_accept_queue", &true)?;
+        }
+        if let Some(queues) = row.queues {
+            map.serialize_entry("queues", &QueuesFields::of(queues))?;
+            if let Some(dwell) = &queues.dwell {
+                map.serialize_entry("dwell", &DwellFields::from(dwell))?;
+            }
         }
         if !row.holders.is_empty() {
             map.serialize_entry("holders", &row.holders.iter().map(Held::from).collect::<Vec<_>>())?;

@@ -10,12 +10,32 @@ use socklife_abi::{
     socket::{IN_ACCEPT_QUEUE, Socket},
 };
 
+use super::queues::Queues;
 use crate::{event::address, holders::Holder};
+
+/// What a row is made of.
+pub trait Listed {
+    /// The socket.
+    fn socket(&self) -> &Socket;
+
+    /// Its queues, where they were looked at and it can have data.
+    fn queues(&self) -> Option<&Queues> {
+        None
+    }
+}
+
+impl Listed for Socket {
+    fn socket(&self) -> &Socket {
+        self
+    }
+}
 
 /// A socket, as it is now.
 pub struct Row<'a> {
     /// As the kernel side told it.
     pub socket: &'a Socket,
+    /// What its queues hold.
+    pub queues: Option<&'a Queues>,
     /// Every descriptor of it.
     pub holders: &'a [Holder],
 }
@@ -75,14 +95,16 @@ impl Row<'_> {
 }
 
 /// A row for each socket; for those that this process holds, if one is named.
-pub fn rows<'a>(sockets: &'a [Socket], holders: &'a HashMap<u64, Vec<Holder>>, pid: Option<u32>) -> Vec<Row<'a>> {
-    let listeners = sockets.iter().filter(|socket| u32::from(socket.state) == state::LISTEN);
+pub fn rows<'a, T: Listed>(listed: &'a [T], holders: &'a HashMap<u64, Vec<Holder>>, pid: Option<u32>) -> Vec<Row<'a>> {
+    let sockets = listed.iter().map(Listed::socket);
+    let listeners = sockets.filter(|socket| u32::from(socket.state) == state::LISTEN);
     let listened = listeners.map(|socket| (socket.netns, socket.sport)).collect();
-    let mut rows: Vec<_> = sockets
+    let mut rows: Vec<_> = listed
         .iter()
-        .map(|socket| Row {
-            socket,
-            holders: holders.get(&socket.inode).map_or(&[], Vec::as_slice),
+        .map(|listed| Row {
+            socket: listed.socket(),
+            queues: listed.queues(),
+            holders: holders.get(&listed.socket().inode).map_or(&[], Vec::as_slice),
         })
         .filter(|row| pid.is_none_or(|pid| row.holders.iter().any(|holder| holder.process.pid == pid)))
         .collect();

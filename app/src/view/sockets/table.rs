@@ -62,7 +62,7 @@ fn cells(row: &Row<'_>) -> [String; COLUMNS] {
 }
 
 /// `serve[41] fd 3, serve[57] fd 3`
-fn holders(row: &Row<'_>) -> String {
+pub fn holders(row: &Row<'_>) -> String {
     if row.in_accept_queue() {
         return "(in the accept queue)".to_owned();
     }
