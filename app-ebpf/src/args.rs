@@ -7,7 +7,7 @@ use socklife_abi::kernel::Off;
 
 use crate::{
     maps::global,
-    mem::{Obj, Probe},
+    mem::{Mem as _, Obj, Probe},
 };
 
 /// Reads one position of the table of arguments.
@@ -54,6 +54,18 @@ pub fn tracepoint_slot(context: &impl EbpfContext, position: u8) -> u64 {
     slot(context, position.wrapping_sub(1))
 }
 
+/// The address that the hooked function returns to, in a fexit program whose return value is in this slot.
+///
+/// The trampoline keeps on its stack, from the context up: the arguments, the return value, the frame pointer, the address
+/// in the hooked function, and above that what stood on the stack when the function was called
+/// (`arch_prepare_bpf_trampoline` of x86, the same from 5.10 to 7.3). A kernel that has it otherwise shows no symbol.
+#[inline(always)]
+pub fn caller(context: &impl EbpfContext, returned: u8) -> u64 {
+    let place = context.as_ptr().cast::<u64>().wrapping_add(returned as usize + 3);
+    // SAFETY: read by the helper, which checks the address.
+    unsafe { Probe::read(place) }
+}
+
 /// A word of a tracepoint's record: behind 16 bytes `syscalls:sys_enter_*` has the arguments and `sys_exit_*` the result.
 #[inline(always)]
 pub fn record(context: &TracePointContext, offset: usize) -> u64 {
@@ -96,6 +108,12 @@ impl Registers {
     #[inline(always)]
     pub fn returned(self) -> u64 {
         self.0.get(global!(REGS.ret))
+    }
+
+    /// Where the stack ends. At a function's entry its return address stands there, and after its return above it.
+    #[inline(always)]
+    pub fn stack(self) -> u64 {
+        self.0.get(global!(REGS.stack))
     }
 
     /// The number of the system call.

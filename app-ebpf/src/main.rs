@@ -31,6 +31,8 @@ mod processes;
 #[cfg(target_arch = "bpf")]
 mod requests;
 #[cfg(target_arch = "bpf")]
+mod skbs;
+#[cfg(target_arch = "bpf")]
 mod sock;
 #[cfg(target_arch = "bpf")]
 mod softirq;

@@ -83,3 +83,21 @@ fn netns<M: Mem>(skb: Obj<M>) -> u32 {
     let device = Obj::<Probe>::new(dst as *const u8).follow(off!(dst_dev));
     device.follow(off!(dev_net)).get(off!(net_inum))
 }
+
+/// What it takes of memory: itself, its data and what is shared.
+#[inline(always)]
+pub fn truesize<M: Mem>(skb: Obj<M>) -> u32 {
+    skb.get(off!(skb_truesize))
+}
+
+/// The sock that it is charged to, or 0.
+#[inline(always)]
+pub fn sock<M: Mem>(skb: Obj<M>) -> u64 {
+    skb.get(off!(skb_sk))
+}
+
+/// The network namespace of the device that it is at.
+#[inline(always)]
+pub fn device_netns<M: Mem>(skb: Obj<M>) -> u32 {
+    skb.follow(off!(skb_dev)).follow(off!(dev_net)).get(off!(net_inum))
+}

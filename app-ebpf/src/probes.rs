@@ -8,6 +8,7 @@ mod cookie;
 mod descriptors;
 mod listen;
 mod process;
+mod skb_alloc;
 mod snapshot;
 mod sockets;
 mod state;

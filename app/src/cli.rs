@@ -7,6 +7,7 @@ mod doctor;
 mod generate;
 mod queues;
 mod serve;
+mod skb;
 mod sockets;
 mod trace;
 
@@ -46,6 +47,7 @@ enum Command {
     Queues(queues::Queues),
     Capacity(capacity::Capacity),
     Sockets(sockets::Sockets),
+    Skb(skb::Skb),
     Serve(serve::Serve),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),
@@ -64,6 +66,7 @@ impl Cli {
             Command::Queues(queues) => queues.run(),
             Command::Capacity(capacity) => capacity.run(),
             Command::Sockets(sockets) => sockets.run(),
+            Command::Skb(skb) => skb.run(),
             Command::Serve(serve) => serve.run(),
             Command::Doctor(doctor) => doctor.run(),
             Command::Demo(demo) => demo.run(),

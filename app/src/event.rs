@@ -31,6 +31,8 @@ mod listening;
 pub(crate) mod names;
 mod never_accepted;
 mod queues;
+mod skb_alloc;
+mod skb_free;
 mod state;
 mod syn_queued;
 mod syn_refused;
@@ -160,7 +162,8 @@ pub const LOST_FIELDS: &[FieldDoc] = &[
     (
         "stage",
         "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`, `request_table_full`, \
-         `listener_table_full`, `process_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`)",
+         `listener_table_full`, `process_table_full`, `skb_table_full`, `skb_tally_table_full`, `skb_end_missed`, \
+         `program_busy`; `sampled`: not lost, but counted only (`--sample`)",
     ),
     ("kind", "the kind of the lost events, where one is concerned"),
     ("count", "how many since the last `lost` line"),
@@ -408,6 +411,21 @@ mod tests {
                 inode: 1,
                 accepted: 1,
                 reserved: 0,
+            }),
+            Kind::SkbAlloc => Detail::SkbAlloc(abi::SkbAlloc {
+                skb: 1,
+                caller: 1,
+                bytes: 1,
+                truesize: 1,
+                direction: socklife_abi::skb::direction::SEND,
+                reserved: 0,
+            }),
+            Kind::SkbFree => Detail::SkbFree(abi::SkbFree {
+                skb: 1,
+                caller: 1,
+                lifetime_ns: 1,
+                truesize: 1,
+                direction: socklife_abi::skb::direction::RECEIVE,
             }),
             Kind::Finding => Detail::Finding(abi::Finding {
                 holder: HOLDER,

@@ -21,4 +21,5 @@ mod self_check;
 mod server;
 mod sock_diag;
 mod stream;
+mod symbols;
 pub mod view;

@@ -6,6 +6,7 @@ pub mod holders;
 mod listener;
 mod listeners;
 pub mod reconcile;
+pub mod skbs;
 mod waiters;
 mod waits;
 
@@ -17,5 +18,6 @@ pub use figures::Figures;
 pub use holders::Holders;
 pub use listener::{Key, Listener, Process};
 pub use listeners::Listeners;
+pub use skbs::Skbs;
 pub use waiters::Oldest;
 pub use waits::{Summary, Waits};

@@ -3,6 +3,7 @@
 mod events;
 mod follow;
 mod queues;
+mod skb_allocs;
 
 use std::{
     io::Write as _,
@@ -29,6 +30,7 @@ use crate::{
 
 pub use events::Events;
 pub use queues::{Queues, Shown};
+pub use skb_allocs::{ShownSkbs, SkbAllocs};
 
 /// Programs wake us only when the ring buffer is a quarter full; what is less than that waits no longer than this.
 const DRAIN: Duration = Duration::from_millis(5);

@@ -4,4 +4,5 @@ pub mod capacity;
 pub mod histogram;
 pub mod queues;
 pub mod reconcile;
+pub mod skb_allocs;
 pub mod sockets;

@@ -2,6 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::event::ON_REQUEST;
+
 /// The filter. A zero means "any".
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
@@ -33,9 +35,9 @@ pub struct Filter {
 const _: () = assert!(size_of::<Filter>() == 64);
 
 impl Filter {
-    /// Everything passes.
+    /// Everything passes, except events that nobody is told of unasked.
     pub const ANY: Self = Self {
-        events: u64::MAX,
+        events: !ON_REQUEST,
         addr: [0; 2],
         mask: [0; 2],
         pid: 0,

@@ -42,6 +42,8 @@ macro_rules! for_each_event {
             30 => Inherited "inherited",
             31 => HandedOff "handed_off",
             32 => Finding "finding",
+            41 => SkbAlloc "skb_alloc",
+            42 => SkbFree "skb_free",
         }
     };
 }
@@ -119,6 +121,9 @@ pub const BORN_BEFORE: u8 = 4;
 
 /// A duration, or another 64-bit figure, that nobody knows.
 pub const UNKNOWN: u64 = u64::MAX;
+
+/// Told only where somebody asks for it by name: a program runs for each `sk_buff`.
+pub const ON_REQUEST: u64 = Kind::set(&[Kind::SkbAlloc, Kind::SkbFree]) | crate::skb::COUNTED;
 
 /// What every event says.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -811,6 +816,40 @@ pub struct HandedOff {
     pub accepted: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// An `sk_buff` was allocated for a connection; it is told once it is known whose it is.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct SkbAlloc {
+    /// Its address: `skb_free` names it again.
+    pub skb: u64,
+    /// Return address of the allocation.
+    pub caller: u64,
+    /// Bytes that were asked for, or [`UNKNOWN_DEPTH`].
+    pub bytes: u32,
+    /// `sk_buff.truesize` at the allocation.
+    pub truesize: u32,
+    /// One of [`direction`](crate::skb::direction).
+    pub direction: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// An `sk_buff` of a connection is gone.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct SkbFree {
+    /// As in `skb_alloc`.
+    pub skb: u64,
+    /// Return address of the allocation.
+    pub caller: u64,
+    /// Since the allocation.
+    pub lifetime_ns: u64,
+    /// `sk_buff.truesize` at the allocation.
+    pub truesize: u32,
+    /// One of [`direction`](crate::skb::direction).
+    pub direction: u32,
 }
 
 /// What is wrong.

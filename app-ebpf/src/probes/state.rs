@@ -21,6 +21,7 @@ use crate::{
     maps::{CLOSING, TOLD, global},
     mem::{Direct, Mem, Probe, off},
     requests::now,
+    skbs,
     sock::Sock,
     task::{Task, thread},
 };
@@ -243,6 +244,7 @@ fn destroyed(arguments: *const u64, via: Program) -> i32 {
     let _ = TOLD.remove(key);
     listeners::forget(key, via);
     lives::forget(key);
+    skbs::closed(key);
     // SAFETY: a word.
     if unsafe { CLOSING.get(thread()) }.copied() == Some(key) {
         let _ = CLOSING.remove(thread());

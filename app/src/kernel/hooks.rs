@@ -6,7 +6,10 @@
 use std::fmt;
 
 use clap::ValueEnum;
-use socklife_abi::{event::Kind, program::Program};
+use socklife_abi::{
+    event::{Kind, ON_REQUEST},
+    program::Program,
+};
 
 use crate::event::HOLDERS;
 
@@ -166,6 +169,9 @@ impl Row {
     }
 }
 
+/// See `probes/skb_alloc.rs`.
+const PAIRS_ONLY: &str = "sk_buffs other than those that TCP queues to send, each with its first clone";
+
 const ANY: &[Class] = &[Fentry, Kprobe, Tracepoint];
 
 /// Whatever is asked for needs it.
@@ -186,6 +192,9 @@ const SYN_QUEUE: u64 = Kind::set(&[
     Kind::Listener,
 ]);
 
+/// What is told, or counted, of single `sk_buff`s: the one step is worth little without the others.
+const SKBS: u64 = ON_REQUEST;
+
 /// What comes of accept(2), or of its absence.
 const ACCEPT: u64 = Kind::set(&[Kind::Accepted, Kind::NeverAccepted, Kind::Listener]);
 
@@ -193,7 +202,7 @@ macro_rules! rung {
     ($classes:expr; $($program:ident @ $at:expr),+ $(,)?) => {
         rung!($classes; $($program @ $at),+; cannot: [])
     };
-    ($classes:expr; $($program:ident @ $at:expr),+ ; cannot: [$($cannot:literal),* $(,)?]) => {
+    ($classes:expr; $($program:ident @ $at:expr),+ ; cannot: [$($cannot:expr),* $(,)?]) => {
         Rung {
             classes: $classes,
             hooks: &[$(Hook { program: Program::$program, at: $at }),+],
@@ -548,6 +557,136 @@ pub const TABLE: &[Row] = &[
                 classes: &[Tracepoint],
                 hooks: &[],
                 cannot: &["a process that writes to a socket and does not read from it"],
+            },
+        ],
+    },
+    Row {
+        name: "an sk_buff is allocated",
+        feeds: SKBS,
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbAllocFexitSecond @ At::Fexit("__alloc_skb"), SkbAllocFexit @ At::Fexit("__alloc_skb"),
+                SkbCloneFexitSecond @ At::Fexit("skb_clone"), SkbCloneFexit @ At::Fexit("skb_clone")),
+            rung!(&[Kprobe];
+                SkbMadeKretprobe @ At::Kretprobe("__alloc_skb"), SkbMadeKretprobe @ At::Kretprobe("skb_clone"),
+                SkbAllocKprobe @ At::Kprobe("__alloc_skb"), SkbCloneKprobe @ At::Kprobe("skb_clone")),
+            rung!(&[Tracepoint]; SkbPairRawTp @ At::RawTp("kmem_cache_alloc_node"); cannot: [PAIRS_ONLY]),
+            rung!(&[Tracepoint]; SkbPairRawTp @ At::RawTp("kmem_cache_alloc"); cannot: [PAIRS_ONLY]),
+        ],
+    },
+    Row {
+        name: "an sk_buff is allocated for a socket",
+        feeds: SKBS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbStreamFexitSecond @ At::Fexit("tcp_stream_alloc_skb"),
+                SkbStreamFexit @ At::Fexit("tcp_stream_alloc_skb")),
+            rung!(&[Fentry];
+                SkbStreamFexitSecond @ At::Fexit("sk_stream_alloc_skb"),
+                SkbStreamFexit @ At::Fexit("sk_stream_alloc_skb")),
+            rung!(&[Kprobe];
+                SkbMadeKretprobe @ At::Kretprobe("tcp_stream_alloc_skb"),
+                SkbStreamKprobe @ At::Kprobe("tcp_stream_alloc_skb")),
+            rung!(&[Kprobe];
+                SkbMadeKretprobe @ At::Kretprobe("sk_stream_alloc_skb"),
+                SkbStreamKprobe @ At::Kprobe("sk_stream_alloc_skb")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["whose an sk_buff is that was never sent"],
+            },
+        ],
+    },
+    Row {
+        name: "an sk_buff is allocated by a driver",
+        feeds: SKBS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbNapiFexit @ At::Fexit("napi_alloc_skb"), SkbNapiBuildFexit @ At::Fexit("napi_build_skb"),
+                SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb"),
+                SkbSlabBuildFexit @ At::Fexit("slab_build_skb")),
+            rung!(&[Fentry];
+                SkbNapiFexit @ At::Fexit("__napi_alloc_skb"), SkbNapiBuildFexit @ At::Fexit("napi_build_skb"),
+                SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb")),
+            rung!(&[Fentry];
+                SkbNapiFexit @ At::Fexit("__napi_alloc_skb"),
+                SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb")),
+            rung!(&[Kprobe];
+                SkbMadeKretprobe @ At::Kretprobe("napi_alloc_skb"), SkbMadeKretprobe @ At::Kretprobe("napi_build_skb"),
+                SkbMadeKretprobe @ At::Kretprobe("build_skb"), SkbMadeKretprobe @ At::Kretprobe("__build_skb"),
+                SkbMadeKretprobe @ At::Kretprobe("slab_build_skb"),
+                SkbNapiKprobe @ At::Kprobe("napi_alloc_skb"), SkbBuildKprobe @ At::Kprobe("napi_build_skb"),
+                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb"),
+                SkbBuildKprobe @ At::Kprobe("slab_build_skb")),
+            rung!(&[Kprobe];
+                SkbMadeKretprobe @ At::Kretprobe("__napi_alloc_skb"), SkbMadeKretprobe @ At::Kretprobe("napi_build_skb"),
+                SkbMadeKretprobe @ At::Kretprobe("build_skb"), SkbMadeKretprobe @ At::Kretprobe("__build_skb"),
+                SkbNapiKprobe @ At::Kprobe("__napi_alloc_skb"), SkbBuildKprobe @ At::Kprobe("napi_build_skb"),
+                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb")),
+            rung!(&[Kprobe];
+                SkbMadeKretprobe @ At::Kretprobe("__napi_alloc_skb"),
+                SkbMadeKretprobe @ At::Kretprobe("build_skb"), SkbMadeKretprobe @ At::Kretprobe("__build_skb"),
+                SkbNapiKprobe @ At::Kprobe("__napi_alloc_skb"),
+                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["sk_buffs of what arrives from a network card: they come from a cache of their own"],
+            },
+        ],
+    },
+    Row {
+        name: "an sk_buff is freed",
+        feeds: SKBS,
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbFreeFentrySecond @ At::Fentry("skb_release_head_state"),
+                SkbFreeFentry @ At::Fentry("skb_release_head_state")),
+            rung!(&[Kprobe]; SkbFreeKprobe @ At::Kprobe("skb_release_head_state")),
+            rung!(&[Tracepoint]; SkbPairFreeRawTp @ At::RawTp("kmem_cache_free")),
+        ],
+    },
+    Row {
+        name: "an sk_buff is freed whose data GRO took over",
+        feeds: SKBS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Kprobe]; SkbStolenKprobe @ At::Kprobe("napi_skb_free_stolen_head")),
+            Rung {
+                classes: ANY,
+                hooks: &[],
+                cannot: &["the end of an sk_buff whose data GRO took over, before its address is used again"],
+            },
+        ],
+    },
+    Row {
+        name: "an sk_buff is handed to a device",
+        feeds: SKBS,
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint];
+                SkbQueuedTpBtf @ At::TpBtf("net_dev_queue"), SkbQueuedTpBtfSecond @ At::TpBtf("net_dev_queue")),
+            rung!(&[Kprobe]; SkbQueuedRawTp @ At::RawTp("net_dev_queue")),
+        ],
+    },
+    Row {
+        name: "a socket takes an sk_buff that arrived",
+        feeds: SKBS,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbRcv4FentrySecond @ At::Fentry("tcp_v4_do_rcv"), SkbRcv4Fentry @ At::Fentry("tcp_v4_do_rcv"),
+                SkbRcv6FentrySecond @ At::Fentry("tcp_v6_do_rcv"), SkbRcv6Fentry @ At::Fentry("tcp_v6_do_rcv")),
+            rung!(&[Kprobe];
+                SkbRcvKprobe @ At::Kprobe("tcp_v4_do_rcv"), SkbRcvKprobe @ At::Kprobe("tcp_v6_do_rcv")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["which socket has an sk_buff that arrived"],
             },
         ],
     },

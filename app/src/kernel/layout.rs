@@ -75,7 +75,7 @@ impl Layout {
 const _: () = {
     assert!(size_of::<Offsets>() == Offsets::SPEC.len() * 4);
     assert!(size_of::<Args>() == Args::SPEC.len());
-    assert!(size_of::<Regs>() == 9 * 4);
+    assert!(size_of::<Regs>() == 10 * 4);
 };
 
 fn offset(btf: &Btf, spec: &FieldSpec) -> Result<u32> {
@@ -110,7 +110,7 @@ fn position(btf: &Btf, spec: &ArgSpec) -> Result<u8> {
 
 /// System V's calling convention, and the system call's.
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [&str; 9] = ["di", "si", "dx", "cx", "r8", "r9", "ax", "orig_ax", "di"];
+const REGISTERS: [&str; 10] = ["di", "si", "dx", "cx", "r8", "r9", "ax", "sp", "orig_ax", "di"];
 
 fn registers(btf: &Btf) -> Result<Vec<u32>> {
     REGISTERS

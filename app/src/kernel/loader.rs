@@ -2,10 +2,14 @@
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
-use socklife_abi::config::{Config, Filter};
+use socklife_abi::{
+    config::{Config, Filter},
+    event::ON_REQUEST,
+    skb::Code,
+};
 
 use super::{counts, layout::Layout, object};
-use crate::clock;
+use crate::{clock, symbols};
 
 /// Sizes of the maps that are large.
 #[derive(Clone, Copy, Debug)]
@@ -14,13 +18,19 @@ pub struct Sizes {
     pub ring_bytes: u32,
     /// How many sockets to remember at a time.
     pub max_sockets: u32,
+    /// How many `sk_buff`s to remember at a time, where somebody counts them.
+    pub max_skbs: u32,
 }
+
+/// Places in the kernel's code that allocate `sk_buff`s: a few hundred.
+const CALLERS: u32 = 1024;
 
 impl Sizes {
     /// For programs that send no event and remember nothing.
     pub const LEAST: Self = Self {
         ring_bytes: 4096,
         max_sockets: 1,
+        max_skbs: 1,
     };
 }
 
@@ -29,7 +39,11 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
     let Sizes {
         ring_bytes,
         max_sockets,
+        max_skbs,
     } = sizes;
+    let counts_skbs = filter.events & ON_REQUEST != 0;
+    let code = if counts_skbs { code() } else { Code::UNKNOWN };
+    let if_counted = |entries| if counts_skbs { entries } else { 1 };
     ensure!(
         ring_bytes.is_power_of_two() && ring_bytes >= 4096,
         "the ring buffer's size must be a power of two of at least 4096 bytes"
@@ -52,13 +66,24 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         .override_global("REGS", &layout.regs[..], true)
         .override_global("FILTER", bytemuck::bytes_of(filter), true)
         .override_global("CONFIG", bytemuck::bytes_of(&config), true)
+        .override_global("CODE", bytemuck::bytes_of(&code), true)
         .map_max_entries("EVENTS", ring_bytes)
         .map_max_entries("COUNTS", counts::entries()?)
         .map_max_entries("LIVES", max_sockets)
         .map_max_entries("REQUESTS", max_sockets)
+        .map_max_entries("SKBS", if_counted(max_skbs))
+        .map_max_entries("SKB_CALLERS", if_counted(CALLERS))
+        .map_max_entries("SKB_CONNECTIONS", if_counted(max_sockets))
         .load(&object)
         .map_err(|error| anyhow!(error))
         .context("cannot create the maps (is this a 5.10 kernel or later, and is bpf(2) allowed here?)")
+}
+
+/// Where the functions are that the programs must know.
+fn code() -> Code {
+    let alloc = symbols::range("__alloc_skb");
+    let (alloc_from, alloc_to) = alloc.map_or((0, 0), |range| (range.start, range.end));
+    Code { alloc_from, alloc_to }
 }
 
 /// How the verifier's log ends after its verdict.

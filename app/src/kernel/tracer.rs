@@ -1,6 +1,7 @@
 //! Loads the programs, walks the table of hooks, and hands out what the kernel sends.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     fmt::Write as _,
     io,
@@ -30,6 +31,7 @@ use super::{
     losses::Losses,
     probe_log::{self, Stderr},
     snapshot,
+    skbs::{SkbCounts, SkbTables},
     tables::Tables,
     tracefs,
 };
@@ -46,6 +48,8 @@ pub struct Wanted {
     pub ring_bytes: u32,
     /// How many sockets to remember at a time.
     pub max_sockets: u32,
+    /// How many `sk_buff`s to remember at a time, where they are wanted.
+    pub max_skbs: u32,
     /// How many events of one listener's SYN path to send one by one in a second; 0: all.
     pub sample: u32,
 }
@@ -57,6 +61,7 @@ impl Default for Wanted {
             class: None,
             ring_bytes: 8 << 20,
             max_sockets: 65_536,
+            max_skbs: 131_072,
             sample: 10_000,
         }
     }
@@ -99,6 +104,7 @@ pub struct Tracer {
 pub struct Counters {
     counts: Counts,
     tables: Tables,
+    skbs: RefCell<SkbTables>,
     /// The attached programs whose skipped runs nobody makes up for.
     programs: Vec<OwnedFd>,
 }
@@ -117,6 +123,11 @@ impl Counters {
     /// Tells the kernel side of processes that hold sockets already.
     pub fn note_processes(&mut self, pids: &HashSet<u32>) -> Result<()> {
         self.tables.note_processes(pids)
+    }
+
+    /// What was counted of `sk_buff`s. A connection that is closed and has none left is not there again.
+    pub fn skbs(&self) -> Result<SkbCounts> {
+        self.skbs.borrow_mut().read()
     }
 
     /// Half-open connections that are gone, and that no hook saw go, as events.
@@ -152,6 +163,7 @@ impl Tracer {
         let sizes = Sizes {
             ring_bytes: wanted.ring_bytes,
             max_sockets: wanted.max_sockets,
+            max_skbs: wanted.max_skbs,
         };
         let mut ebpf = loader::load(&wanted.filter, sizes, wanted.sample, &layout, &btf)?;
         let mut attacher = Attacher {
@@ -182,6 +194,7 @@ impl Tracer {
             counters: Counters {
                 counts: Counts::map(counts)?,
                 tables: Tables::of(&mut ebpf)?,
+                skbs: RefCell::new(SkbTables::of(&mut ebpf)?),
                 programs: counted(&ebpf, &report)?,
             },
             log: probe_log::open(&mut ebpf),

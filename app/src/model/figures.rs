@@ -147,7 +147,9 @@ fn slots(detail: &Detail) -> [Option<usize>; 2] {
         | Detail::Inherited(_)
         | Detail::HandedOff(_)
         | Detail::Finding(_)
-        | Detail::Listener(_) => [None, None],
+        | Detail::Listener(_)
+        | Detail::SkbAlloc(_)
+        | Detail::SkbFree(_) => [None, None],
     }
 }
 

@@ -78,7 +78,9 @@ impl Listeners {
             | Detail::Inherited(_)
             | Detail::HandedOff(_)
             | Detail::Finding(_)
-            | Detail::Closed(_) => {}
+            | Detail::Closed(_)
+            | Detail::SkbAlloc(_)
+            | Detail::SkbFree(_) => {}
         }
     }
 
