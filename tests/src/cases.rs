@@ -14,6 +14,7 @@ mod queues;
 mod queues_view;
 mod rungs;
 mod serve;
+mod skb_allocs;
 mod sockets;
 mod trouble;
 
@@ -72,6 +73,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("handoff_older", handoff::older::connections),
     ("findings_of_serve", handoff::findings::of_serve),
     ("findings_helper", handoff::findings::helper),
+    ("skb_allocs_997", skb_allocs::exactly_997),
 ];
 
 /// What does not.

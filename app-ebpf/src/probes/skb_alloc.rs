@@ -205,7 +205,22 @@ pub fn skb_build_kprobe(context: ProbeContext) -> u32 {
 
 #[kretprobe]
 pub fn skb_made_kretprobe(context: RetProbeContext) -> u32 {
-    let registers = Registers::of(&context);
+    returned(&context, Program::SkbMadeKretprobe)
+}
+
+#[kretprobe]
+pub fn skb_stream_kretprobe(context: RetProbeContext) -> u32 {
+    returned(&context, Program::SkbStreamKretprobe)
+}
+
+#[kretprobe]
+pub fn skb_driver_kretprobe(context: RetProbeContext) -> u32 {
+    returned(&context, Program::SkbDriverKretprobe)
+}
+
+#[inline(always)]
+fn returned(context: &RetProbeContext, via: Program) -> u32 {
+    let registers = Registers::of(context);
     // The return took its address from the stack.
     let stack = registers.stack().wrapping_sub(8);
     // SAFETY: only this call writes its entry.
@@ -214,7 +229,6 @@ pub fn skb_made_kretprobe(context: RetProbeContext) -> u32 {
     };
     let _ = SKB_CALLS.remove(stack);
     let skb = registers.returned();
-    let via = Program::SkbMadeKretprobe;
     if call.what == STREAM {
         skbs::belongs(skb, call.object, direction::SEND, via);
         return 0;
@@ -262,19 +276,19 @@ fn is_alloc_skb(address: u64) -> bool {
 
 /// TCP sends from pairs: an `sk_buff` with its first clone behind it in one object (`struct sk_buff_fclones`), which no cache
 /// of the network layer keeps from the slab. The slab may be shared with others of its size.
-#[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
-pub fn skb_pair_raw_tp(context: RawTracePointContext) -> i32 {
-    if !is_alloc_skb(slot(&context, 0)) {
+#[inline(always)]
+fn pair(context: &RawTracePointContext, via: Program) -> i32 {
+    if !is_alloc_skb(slot(context, 0)) {
         return 0;
     }
-    let pair = slot(&context, 1);
+    let pair = slot(context, 1);
     let size = (off!(pair_ref).bytes() + 4 + 7) & !7;
     let cache = arg!(cache_alloc_cache);
     let object_size = if cache == NO_ARG {
         // Its third argument is the size itself.
-        slot(&context, 2) as u32
+        slot(context, 2) as u32
     } else {
-        let cache = tracepoint_slot(&context, cache);
+        let cache = tracepoint_slot(context, cache);
         let object_size = Obj::<Probe>::new(cache as *const u8).get(off!(cache_object_size));
         if object_size >= size
             && object_size < size + 64
@@ -291,24 +305,44 @@ pub fn skb_pair_raw_tp(context: RawTracePointContext) -> i32 {
     let made = Made {
         skb: pair,
         original: 0,
-        caller: caller_of_alloc(&context),
+        caller: caller_of_alloc(context),
         bytes: UNKNOWN_DEPTH,
         truesize: 0,
-        first: true,
+        first: via as u8 == Program::SkbPairRawTp as u8,
     };
-    skbs::made(&made, Program::SkbPairRawTp);
+    skbs::made(&made, via);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
+pub fn skb_pair_raw_tp(context: RawTracePointContext) -> i32 {
+    pair(&context, Program::SkbPairRawTp)
+}
+
+#[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
+pub fn skb_pair_raw_tp_second(context: RawTracePointContext) -> i32 {
+    pair(&context, Program::SkbPairRawTpSecond)
+}
+
+#[inline(always)]
+fn pair_freed(context: &RawTracePointContext, via: Program) -> i32 {
+    let cache = arg!(cache_free_cache);
+    // Where the tracepoint does not tell the slab it is looked up at each free of the machine.
+    if cache != NO_ARG && Some(&tracepoint_slot(context, cache)) != PAIRS.get(0) {
+        return 0;
+    }
+    skbs::ended(slot(context, 1), via);
     0
 }
 
 #[raw_tracepoint(tracepoint = "kmem_cache_free")]
 pub fn skb_pair_free_raw_tp(context: RawTracePointContext) -> i32 {
-    let cache = arg!(cache_free_cache);
-    // Without the slab it is looked up at each free of the machine.
-    if cache != NO_ARG && Some(&tracepoint_slot(&context, cache)) != PAIRS.get(0) {
-        return 0;
-    }
-    skbs::ended(slot(&context, 1), Program::SkbPairFreeRawTp);
-    0
+    pair_freed(&context, Program::SkbPairFreeRawTp)
+}
+
+#[raw_tracepoint(tracepoint = "kmem_cache_free")]
+pub fn skb_pair_free_raw_tp_second(context: RawTracePointContext) -> i32 {
+    pair_freed(&context, Program::SkbPairFreeRawTpSecond)
 }
 
 // Every `sk_buff` passes here once at its end, whether its data go with it or were taken over (`kfree_skb_partial`).

@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use serde::Serialize;
-use socklife_abi::{config::Filter, event::Kind, program::Program};
+use socklife_abi::{config::Filter, event::{Kind, ON_REQUEST}, program::Program};
 
 use crate::{
     event::{Event, HOLDERS},
@@ -188,7 +188,7 @@ fn told_by_hooks(rows: &[RowReport]) -> impl Iterator<Item = Kind> {
     Kind::ALL
         .iter()
         .copied()
-        .filter(move |kind| !kind.is_in(holders::MADE) && (*kind != Kind::FdsClosed || by_range))
+        .filter(move |kind| !kind.is_in(holders::MADE | ON_REQUEST) && (*kind != Kind::FdsClosed || by_range))
 }
 
 /// Attaches everything, makes the connections, and notes which kinds came, through which program.

@@ -571,8 +571,12 @@ pub const TABLE: &[Row] = &[
             rung!(&[Kprobe];
                 SkbMadeKretprobe @ At::Kretprobe("__alloc_skb"), SkbMadeKretprobe @ At::Kretprobe("skb_clone"),
                 SkbAllocKprobe @ At::Kprobe("__alloc_skb"), SkbCloneKprobe @ At::Kprobe("skb_clone")),
-            rung!(&[Tracepoint]; SkbPairRawTp @ At::RawTp("kmem_cache_alloc_node"); cannot: [PAIRS_ONLY]),
-            rung!(&[Tracepoint]; SkbPairRawTp @ At::RawTp("kmem_cache_alloc"); cannot: [PAIRS_ONLY]),
+            rung!(&[Tracepoint];
+                SkbPairRawTp @ At::RawTp("kmem_cache_alloc_node"),
+                SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc_node"); cannot: [PAIRS_ONLY]),
+            rung!(&[Tracepoint];
+                SkbPairRawTp @ At::RawTp("kmem_cache_alloc"),
+                SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc"); cannot: [PAIRS_ONLY]),
         ],
     },
     Row {
@@ -587,10 +591,10 @@ pub const TABLE: &[Row] = &[
                 SkbStreamFexitSecond @ At::Fexit("sk_stream_alloc_skb"),
                 SkbStreamFexit @ At::Fexit("sk_stream_alloc_skb")),
             rung!(&[Kprobe];
-                SkbMadeKretprobe @ At::Kretprobe("tcp_stream_alloc_skb"),
+                SkbStreamKretprobe @ At::Kretprobe("tcp_stream_alloc_skb"),
                 SkbStreamKprobe @ At::Kprobe("tcp_stream_alloc_skb")),
             rung!(&[Kprobe];
-                SkbMadeKretprobe @ At::Kretprobe("sk_stream_alloc_skb"),
+                SkbStreamKretprobe @ At::Kretprobe("sk_stream_alloc_skb"),
                 SkbStreamKprobe @ At::Kprobe("sk_stream_alloc_skb")),
             Rung {
                 classes: &[Tracepoint],
@@ -615,20 +619,20 @@ pub const TABLE: &[Row] = &[
                 SkbNapiFexit @ At::Fexit("__napi_alloc_skb"),
                 SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb")),
             rung!(&[Kprobe];
-                SkbMadeKretprobe @ At::Kretprobe("napi_alloc_skb"), SkbMadeKretprobe @ At::Kretprobe("napi_build_skb"),
-                SkbMadeKretprobe @ At::Kretprobe("build_skb"), SkbMadeKretprobe @ At::Kretprobe("__build_skb"),
-                SkbMadeKretprobe @ At::Kretprobe("slab_build_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("napi_alloc_skb"), SkbDriverKretprobe @ At::Kretprobe("napi_build_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("build_skb"), SkbDriverKretprobe @ At::Kretprobe("__build_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("slab_build_skb"),
                 SkbNapiKprobe @ At::Kprobe("napi_alloc_skb"), SkbBuildKprobe @ At::Kprobe("napi_build_skb"),
                 SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb"),
                 SkbBuildKprobe @ At::Kprobe("slab_build_skb")),
             rung!(&[Kprobe];
-                SkbMadeKretprobe @ At::Kretprobe("__napi_alloc_skb"), SkbMadeKretprobe @ At::Kretprobe("napi_build_skb"),
-                SkbMadeKretprobe @ At::Kretprobe("build_skb"), SkbMadeKretprobe @ At::Kretprobe("__build_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("__napi_alloc_skb"), SkbDriverKretprobe @ At::Kretprobe("napi_build_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("build_skb"), SkbDriverKretprobe @ At::Kretprobe("__build_skb"),
                 SkbNapiKprobe @ At::Kprobe("__napi_alloc_skb"), SkbBuildKprobe @ At::Kprobe("napi_build_skb"),
                 SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb")),
             rung!(&[Kprobe];
-                SkbMadeKretprobe @ At::Kretprobe("__napi_alloc_skb"),
-                SkbMadeKretprobe @ At::Kretprobe("build_skb"), SkbMadeKretprobe @ At::Kretprobe("__build_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("__napi_alloc_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("build_skb"), SkbDriverKretprobe @ At::Kretprobe("__build_skb"),
                 SkbNapiKprobe @ At::Kprobe("__napi_alloc_skb"),
                 SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb")),
             Rung {
@@ -647,7 +651,9 @@ pub const TABLE: &[Row] = &[
                 SkbFreeFentrySecond @ At::Fentry("skb_release_head_state"),
                 SkbFreeFentry @ At::Fentry("skb_release_head_state")),
             rung!(&[Kprobe]; SkbFreeKprobe @ At::Kprobe("skb_release_head_state")),
-            rung!(&[Tracepoint]; SkbPairFreeRawTp @ At::RawTp("kmem_cache_free")),
+            rung!(&[Tracepoint];
+                SkbPairFreeRawTp @ At::RawTp("kmem_cache_free"),
+                SkbPairFreeRawTpSecond @ At::RawTp("kmem_cache_free")),
         ],
     },
     Row {
