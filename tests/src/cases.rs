@@ -74,6 +74,10 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("findings_of_serve", handoff::findings::of_serve),
     ("findings_helper", handoff::findings::helper),
     ("skb_allocs_997", skb_allocs::exactly_997),
+    ("skb_allocs_unread", skb_allocs::unread),
+    ("skb_allocs_filtered", skb_allocs::filtered),
+    ("skb_allocs_each", skb_allocs::each),
+    ("skb_allocs_table_full", skb_allocs::table_full),
 ];
 
 /// What does not.

@@ -117,7 +117,7 @@ const _: () = {
     assert!(size_of::<ConnectionTally>() == 120);
 };
 
-/// What the programs must know of the running kernel's code, from `/proc/kallsyms`.
+/// What the programs must know of the running kernel's code, from `/proc/kallsyms` and BTF.
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 #[repr(C)]
 pub struct Code {
@@ -125,6 +125,8 @@ pub struct Code {
     pub alloc_from: u64,
     /// Where it ends.
     pub alloc_to: u64,
+    /// 1 where fexit programs may call `bpf_get_func_ip` (5.15).
+    pub func_ip: u64,
 }
 
 impl Code {
@@ -132,5 +134,6 @@ impl Code {
     pub const UNKNOWN: Self = Self {
         alloc_from: 0,
         alloc_to: 0,
+        func_ip: 0,
     };
 }

@@ -324,6 +324,12 @@ pub fn skb_pair_raw_tp_second(context: RawTracePointContext) -> i32 {
     pair(&context, Program::SkbPairRawTpSecond)
 }
 
+/// The slab is busy: a task, another that gets the CPU, and a softirq may be here at once.
+#[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
+pub fn skb_pair_raw_tp_third(context: RawTracePointContext) -> i32 {
+    pair(&context, Program::SkbPairRawTpThird)
+}
+
 #[inline(always)]
 fn pair_freed(context: &RawTracePointContext, via: Program) -> i32 {
     let cache = arg!(cache_free_cache);
@@ -343,6 +349,11 @@ pub fn skb_pair_free_raw_tp(context: RawTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kmem_cache_free")]
 pub fn skb_pair_free_raw_tp_second(context: RawTracePointContext) -> i32 {
     pair_freed(&context, Program::SkbPairFreeRawTpSecond)
+}
+
+#[raw_tracepoint(tracepoint = "kmem_cache_free")]
+pub fn skb_pair_free_raw_tp_third(context: RawTracePointContext) -> i32 {
+    pair_freed(&context, Program::SkbPairFreeRawTpThird)
 }
 
 // Every `sk_buff` passes here once at its end, whether its data go with it or were taken over (`kfree_skb_partial`).

@@ -573,10 +573,12 @@ pub const TABLE: &[Row] = &[
                 SkbAllocKprobe @ At::Kprobe("__alloc_skb"), SkbCloneKprobe @ At::Kprobe("skb_clone")),
             rung!(&[Tracepoint];
                 SkbPairRawTp @ At::RawTp("kmem_cache_alloc_node"),
-                SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc_node"); cannot: [PAIRS_ONLY]),
+                SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc_node"),
+                SkbPairRawTpThird @ At::RawTp("kmem_cache_alloc_node"); cannot: [PAIRS_ONLY]),
             rung!(&[Tracepoint];
                 SkbPairRawTp @ At::RawTp("kmem_cache_alloc"),
-                SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc"); cannot: [PAIRS_ONLY]),
+                SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc"),
+                SkbPairRawTpThird @ At::RawTp("kmem_cache_alloc"); cannot: [PAIRS_ONLY]),
         ],
     },
     Row {
@@ -653,7 +655,8 @@ pub const TABLE: &[Row] = &[
             rung!(&[Kprobe]; SkbFreeKprobe @ At::Kprobe("skb_release_head_state")),
             rung!(&[Tracepoint];
                 SkbPairFreeRawTp @ At::RawTp("kmem_cache_free"),
-                SkbPairFreeRawTpSecond @ At::RawTp("kmem_cache_free")),
+                SkbPairFreeRawTpSecond @ At::RawTp("kmem_cache_free"),
+                SkbPairFreeRawTpThird @ At::RawTp("kmem_cache_free")),
         ],
     },
     Row {

@@ -11,6 +11,9 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// The implementation that tracing programs got in 5.12, with the helper itself.
 const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
 
+/// Tracing programs got it in 5.15.
+const FUNC_IP_HELPER: &str = "bpf_get_func_ip_tracing";
+
 /// 5.17 and later.
 const DROP_REASONS: &str = "skb_drop_reason";
 
@@ -24,6 +27,8 @@ pub struct Layout {
     pub regs: Vec<u32>,
     /// Whether tracing programs may call `bpf_get_socket_cookie`.
     pub cookie_helper: bool,
+    /// Whether fexit programs may call `bpf_get_func_ip`.
+    pub func_ip_helper: bool,
     /// The number of the drop reason of a segment that a listener has no use for; numbers change from build to build.
     pub reason_tcp_flags: Option<u32>,
 }
@@ -44,7 +49,7 @@ impl Layout {
         let mut structs: Vec<_> = Offsets::SPEC.iter().map(|spec| spec.of).collect();
         structs.extend(["pt_regs", DROP_REASONS]);
         let mut functions: Vec<_> = Args::SPEC.iter().map(|spec| spec.function).collect();
-        functions.push(COOKIE_HELPER);
+        functions.extend([COOKIE_HELPER, FUNC_IP_HELPER]);
         let btf = Btf::parse(data, &structs, &functions)?;
         Ok(Self {
             offsets: Offsets::SPEC
@@ -57,6 +62,7 @@ impl Layout {
                 .collect::<Result<_>>()?,
             regs: registers(&btf)?,
             cookie_helper: btf.has_function(COOKIE_HELPER),
+            func_ip_helper: btf.has_function(FUNC_IP_HELPER),
             reason_tcp_flags: btf.enumerator(DROP_REASONS, "SKB_DROP_REASON_TCP_FLAGS")?,
         })
     }

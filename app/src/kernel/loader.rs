@@ -42,7 +42,7 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         max_skbs,
     } = sizes;
     let counts_skbs = filter.events & ON_REQUEST != 0;
-    let code = if counts_skbs { code() } else { Code::UNKNOWN };
+    let code = if counts_skbs { code(layout) } else { Code::UNKNOWN };
     let if_counted = |entries| if counts_skbs { entries } else { 1 };
     ensure!(
         ring_bytes.is_power_of_two() && ring_bytes >= 4096,
@@ -79,11 +79,15 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         .context("cannot create the maps (is this a 5.10 kernel or later, and is bpf(2) allowed here?)")
 }
 
-/// Where the functions are that the programs must know.
-fn code() -> Code {
+/// What must be known of the kernel's code.
+fn code(layout: &Layout) -> Code {
     let alloc = symbols::range("__alloc_skb");
     let (alloc_from, alloc_to) = alloc.map_or((0, 0), |range| (range.start, range.end));
-    Code { alloc_from, alloc_to }
+    Code {
+        alloc_from,
+        alloc_to,
+        func_ip: u64::from(layout.func_ip_helper),
+    }
 }
 
 /// How the verifier's log ends after its verdict.

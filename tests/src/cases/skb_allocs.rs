@@ -2,9 +2,9 @@
 //! each connection.
 
 use std::{
-    collections::HashMap,
-    io::{ErrorKind, Read as _, Write as _},
-    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    collections::{HashMap, HashSet},
+    io::{Read as _, Write as _},
+    net::{Shutdown, TcpListener, TcpStream},
     os::fd::AsRawFd as _,
     process::Command,
 };
@@ -94,21 +94,202 @@ pub fn exactly_997(class: Class) {
     let events = tracer.stop();
     events.assert_whole();
     let ends = ends(&events);
-    let mut kinds: HashMap<String, usize> = HashMap::new();
+    // An sk_buff goes to the other end by loopback: what one passes arrives at the other, and the client's SYN at the
+    // listener. With tracepoints alone: SYN, data and FIN, each with its clone.
+    let (client_has, server_has) = match class {
+        Class::Fentry | Class::Kprobe => ([8, 0, 4, 5, 7], [5, 0, 4, 4, 5]),
+        Class::Tracepoint => ([3, 0, 0, 0, 3], [2, 0, 0, 0, 2]),
+    };
     for (client, server, _) in &cookies {
-        for (who, cookie) in [("client", client), ("server", server)] {
-            let row = ends.get(cookie).unwrap_or_else(|| panic!("no row of {who} {cookie}: {} rows, {:#?}, {:?} {}", ends.len(), events.of("skb_total").last(), events.of("skb_caller").iter().rev().take(9).collect::<Vec<_>>(), events.stderr));
-            let names = ["sent", "received", "arrived", "passed", "freed", "alive"];
-            let key = names.map(|name| format!("{name} {}", row[name])).join(", ");
-            *kinds.entry(format!("{who}: {key}")).or_default() += 1;
+        for (cookie, has) in [(client, client_has), (server, server_has)] {
+            let row = ends.get(cookie).unwrap_or_else(|| panic!("no row of {cookie}"));
+            let names = ["sent", "received", "arrived", "passed", "freed"];
+            assert_eq!(names.map(|name| figure(row, name)), has, "{row}");
         }
     }
-    crate::harness::say(&format!("{class:?} {kinds:#?}"));
     for row in ends.values() {
         assert_adds_up(row);
         assert_eq!(figure(row, "alive"), 0, "{row}");
     }
     assert_eq!(ends.len(), 2 * CONNECTIONS);
+    assert_total(&events, 0);
+    assert_callers(class, &events);
+}
+
+/// Who allocates for TCP: the names of functions, and no address that is none.
+fn assert_callers(class: Class, events: &Events) {
+    let callers: HashSet<_> = events
+        .of("skb_caller")
+        .iter()
+        .filter_map(|row| row["caller"].as_str())
+        .collect();
+    let there = |name: &str| callers.iter().any(|caller| caller.starts_with(name));
+    assert!(there("tcp_stream_alloc_skb") || there("sk_stream_alloc_skb"), "{callers:?}");
+    assert!(there("tcp_send_fin"), "{callers:?}");
+    if class != Class::Tracepoint {
+        assert!(there("__tcp_transmit_skb"), "clones: {callers:?}");
+        assert!(there("__tcp_send_ack") && there("tcp_make_synack"), "{callers:?}");
+    }
+    assert!(!there("0x") && callers.len() < 100, "{callers:?}");
+    let unknown = events.of("skb_caller").into_iter().find(|row| row["caller"].is_null());
+    assert!(unknown.is_none(), "{unknown:?}");
+}
+
+/// Segments that nobody reads are alive, one for each; when they are read nothing is.
+pub fn unread(class: Class) {
+    let namespace = Namespace::new();
+    let tracer = skb(class, &namespace, &["--interval", "0.2"]);
+    let mut pairs = namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pairs: Vec<_> = (0..UNREAD)
+            .map(|_| {
+                let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                let (server, _) = listener.accept().unwrap();
+                client.write_all(&[b'x'; REQUEST]).unwrap();
+                (client, server)
+            })
+            .collect();
+        pairs
+    });
+    // The kernel's own word: each has memory in its receive queue, and what was sent is acknowledged.
+    let memory = |socket: &TcpStream| meminfo(socket)[RMEM_ALLOC];
+    assert!(until(PATIENCE, || pairs.iter().all(|(client, server)| memory(server) > 0 && unsent(client) == 0)));
+    assert!(pairs.iter().all(|(client, _)| memory(client) == 0));
+    settled(&tracer);
+    let alive = tracer.last("skb_total");
+    assert_eq!(figure(&alive, "alive"), UNREAD as u64, "{alive}");
+    for (_, server) in &mut pairs {
+        server.read_exact(&mut [0; REQUEST]).unwrap();
+        assert_eq!(memory(server), 0);
+    }
+    settled(&tracer);
+    let cookies: Vec<_> = pairs
+        .iter()
+        .map(|(client, server)| (cookie(client.as_raw_fd()), cookie(server.as_raw_fd())))
+        .collect();
+    let events = tracer.stop();
+    events.assert_whole();
+    // Who has them: the receiver, or with tracepoints alone whoever sent them.
+    let rows = events.of("skb_connection");
+    for (client, server) in &cookies {
+        let holder = if class == Class::Tracepoint { client } else { server };
+        let most = |cookie: &u64| {
+            let of = rows.iter().filter(|row| row["cookie"] == *cookie);
+            of.map(|row| figure(row, "alive")).max().unwrap_or(0)
+        };
+        assert_eq!(most(holder), 1, "{rows:#?}");
+    }
+    assert_total(&events, 0);
+    for row in ends(&events).values() {
+        assert_adds_up(row);
+        assert_eq!((figure(row, "alive"), &row["closed"]), (0, &Value::Null), "{row}");
+    }
+}
+
+/// Place of `sk_rmem_alloc` in the answer (`SK_MEMINFO_RMEM_ALLOC`).
+const RMEM_ALLOC: usize = 0;
+
+/// `SO_MEMINFO`.
+fn meminfo(socket: &TcpStream) -> [u32; 9] {
+    let mut figures = [0_u32; 9];
+    let mut len = libc::socklen_t::try_from(size_of_val(&figures)).unwrap();
+    // SAFETY: a place of the size that `len` says.
+    let done = unsafe {
+        let place = figures.as_mut_ptr().cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_MEMINFO, place, &raw mut len)
+    };
+    assert_eq!(done, 0, "SO_MEMINFO: {}", std::io::Error::last_os_error());
+    figures
+}
+
+/// `SIOCOUTQ`: bytes that the peer did not acknowledge.
+fn unsent(socket: &TcpStream) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: a place for the answer.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    assert_eq!(done, 0, "SIOCOUTQ: {}", std::io::Error::last_os_error());
+    bytes
+}
+
+/// A listener's filter lets its own connections through, and what passes neither is not counted at all.
+pub fn filtered(class: Class) {
+    let namespace = Namespace::new();
+    let (chosen, other) = namespace.run(|| {
+        let listen = || TcpListener::bind("127.0.0.1:0").unwrap();
+        (listen(), listen())
+    });
+    let port = chosen.local_addr().unwrap().port().to_string();
+    let tracer = skb(class, &namespace, &["--interval", "0.2", "--lport", &port]);
+    let server = namespace.run(move || {
+        for _ in 0..7 {
+            exchange(&other);
+        }
+        exchange(&chosen).1
+    });
+    settled(&tracer);
+    let events = tracer.stop();
+    events.assert_whole();
+    let ends = ends(&events);
+    assert_eq!(ends.keys().collect::<Vec<_>>(), [&server], "{ends:#?}");
+    assert_adds_up(ends[&server]);
+    assert_total(&events, 0);
+}
+
+/// One by one, for a connection that was chosen: each that is told of is told to end, and as many as are counted.
+pub fn each(class: Class) {
+    let namespace = Namespace::new();
+    let listener = namespace.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+    let port = listener.local_addr().unwrap().port().to_string();
+    let tracer = skb(class, &namespace, &["--each", "--port", &port]);
+    let (client, server, _) = namespace.run(move || exchange(&listener));
+    let (made, gone) = match class {
+        Class::Fentry | Class::Kprobe => (13, 13),
+        Class::Tracepoint => (5, 5),
+    };
+    tracer.wait_for("skb_free", gone);
+    let events = tracer.stop();
+    events.assert_whole();
+    let of = |kind: &str| -> Vec<&Value> {
+        let all = events.of(kind).into_iter();
+        all.filter(|event| event["rport"].is_number() && (event["cookie"] == client || event["cookie"] == server))
+            .collect()
+    };
+    let (allocated, freed) = (of("skb_alloc"), events.of("skb_free"));
+    assert_eq!((allocated.len(), freed.len()), (made, gone), "{:#?}", events.all);
+    for event in allocated {
+        let end = freed.iter().find(|end| end["skb"] == event["skb"] && end["time_ns"].as_u64() >= event["time_ns"].as_u64());
+        assert!(end.is_some() && event["caller"].is_string(), "{event}");
+        assert!(class == Class::Tracepoint || figure(event, "truesize") > 0, "{event}");
+    }
+}
+
+/// More than the table takes: what is not counted is said.
+pub fn table_full(class: Class) {
+    let namespace = Namespace::new();
+    let tracer = skb(class, &namespace, &["--interval", "0.2", "--max-skbs", "5"]);
+    let pairs = namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let pairs: Vec<_> = (0..UNREAD)
+            .map(|_| {
+                let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                client.write_all(&[b'x'; REQUEST]).unwrap();
+                (client, listener.accept().unwrap())
+            })
+            .collect();
+        pairs
+    });
+    settled(&tracer);
+    drop(pairs);
+    settled(&tracer);
+    let events = tracer.stop();
+    let lost: u64 = events
+        .of("lost")
+        .iter()
+        .filter(|loss| loss["stage"] == "skb_table_full")
+        .map(|loss| figure(loss, "count"))
+        .sum();
+    assert!(lost >= UNREAD as u64 - 5, "{:#?}", events.of("lost"));
+    // What was counted is counted right.
     assert_total(&events, 0);
 }
 
