@@ -72,6 +72,7 @@ pub fn made(made: &Made, via: Program) {
         born_ns: now(),
         caller: made.caller,
         connection: 0,
+        original: made.original,
         truesize: made.truesize,
         bytes: made.bytes,
         direction: direction::SEND,
@@ -207,6 +208,14 @@ fn begin(sock: Sock<Probe>, cookie: u64, key: u64) -> Result<*mut ConnectionTall
     })
 }
 
+/// Whether one is alive, and not known to be a connection's.
+#[inline(always)]
+fn is_nobodys(skb: u64) -> bool {
+    // SAFETY: a word of a value of SKBS.
+    SKBS.get_ptr(skb)
+        .is_some_and(|alive| unsafe { (*alive).connection } == 0)
+}
+
 /// It is handed to a device, whose socket it is or none's.
 #[inline(always)]
 pub fn queued(skb: u64, via: Program) {
@@ -232,6 +241,10 @@ pub fn queued(skb: u64, via: Program) {
     let sk = packet::sock(object);
     if sk != 0 {
         belongs(key, sk, direction::SEND, via);
+        // TCP makes a FIN for no socket, keeps it, and sends a clone.
+        if before.original != 0 && is_nobodys(before.original) {
+            belongs(before.original, sk, direction::SEND, via);
+        }
     }
     // Nobody's, but of the namespace that is wanted.
     if !everything_passes() && no_connection_filter() && packet::device_netns(object) == global!(FILTER.netns) {

@@ -287,7 +287,6 @@ call_args! {
     inner_build_ret = "__build_skb" (returned),
     slab_build_ret = "slab_build_skb" (returned),
     release_head_skb = "skb_release_head_state" (skb),
-    stolen_skb = "napi_skb_free_stolen_head" (skb),
     do_rcv4_sk = "tcp_v4_do_rcv" (sk),
     do_rcv4_skb = "tcp_v4_do_rcv" (skb),
     do_rcv6_sk = "tcp_v6_do_rcv" (sk),

@@ -171,7 +171,7 @@ programs! {
     SkbFreeFentry = "skb_free_fentry",
     SkbFreeFentrySecond = "skb_free_fentry_second",
     SkbFreeKprobe = "skb_free_kprobe",
-    SkbStolenKprobe = "skb_stolen_kprobe",
+    SkbRestKprobe = "skb_rest_kprobe",
     SkbQueuedTpBtf = "skb_queued_tp_btf",
     SkbQueuedTpBtfSecond = "skb_queued_tp_btf_second",
     SkbQueuedRawTp = "skb_queued_raw_tp",

@@ -27,6 +27,8 @@ pub struct Alive {
     pub caller: u64,
     /// Key of the connection that has it, or 0.
     pub connection: u64,
+    /// The one that it is a clone of, until it is known whose both are; or 0.
+    pub original: u64,
     /// `sk_buff.truesize` at the allocation.
     pub truesize: u32,
     /// Bytes that were asked for.
@@ -112,7 +114,7 @@ impl ConnectionTally {
 }
 
 const _: () = {
-    assert!(size_of::<Alive>() == 40);
+    assert!(size_of::<Alive>() == 48);
     assert!(size_of::<CallerTally>() == 48);
     assert!(size_of::<ConnectionTally>() == 120);
 };

@@ -5,14 +5,11 @@ use aya_ebpf::{
     helpers::generated::bpf_get_stack,
     macros::{btf_tracepoint, fentry, fexit, kprobe, kretprobe, map, raw_tracepoint},
     maps::Array,
-    programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext},
+    programs::{
+        BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RawTracePointContext, RetProbeContext,
+    },
 };
-use socklife_abi::{
-    event::UNKNOWN_DEPTH,
-    kernel::NO_ARG,
-    program::Program,
-    skb::direction,
-};
+use socklife_abi::{event::UNKNOWN_DEPTH, kernel::NO_ARG, program::Program, skb::direction};
 
 use crate::{
     args::{Registers, arg, caller, slot, tracepoint_slot},
@@ -257,7 +254,14 @@ const FRAMES: usize = 6;
 fn caller_of_alloc(context: &RawTracePointContext) -> u64 {
     let mut frames = [0_u64; FRAMES];
     // SAFETY: a place of the size that is named.
-    unsafe { bpf_get_stack(context.as_ptr(), frames.as_mut_ptr().cast(), size_of::<[u64; FRAMES]>() as u32, 0) };
+    unsafe {
+        bpf_get_stack(
+            context.as_ptr(),
+            frames.as_mut_ptr().cast(),
+            size_of::<[u64; FRAMES]>() as u32,
+            0,
+        )
+    };
     let mut within = false;
     for frame in frames {
         let here = is_alloc_skb(frame);
@@ -356,7 +360,8 @@ pub fn skb_pair_free_raw_tp_third(context: RawTracePointContext) -> i32 {
     pair_freed(&context, Program::SkbPairFreeRawTpThird)
 }
 
-// Every `sk_buff` passes here once at its end, whether its data go with it or were taken over (`kfree_skb_partial`).
+// Every `sk_buff` passes here once at its end, whether its data go with it or were taken over (`kfree_skb_partial`), except
+// those of `skb_rest_kprobe`.
 
 #[fentry(function = "skb_release_head_state")]
 pub fn skb_free_fentry(context: FEntryContext) -> i32 {
@@ -372,14 +377,17 @@ pub fn skb_free_fentry_second(context: FEntryContext) -> i32 {
 
 #[kprobe]
 pub fn skb_free_kprobe(context: ProbeContext) -> u32 {
-    skbs::ended(Registers::of(&context).arg(arg!(release_head_skb)), Program::SkbFreeKprobe);
+    skbs::ended(
+        Registers::of(&context).arg(arg!(release_head_skb)),
+        Program::SkbFreeKprobe,
+    );
     0
 }
 
-/// Except this: GRO took its data over.
+/// UDP let its socket and route go before, or GRO took its data over: the first argument of both functions.
 #[kprobe]
-pub fn skb_stolen_kprobe(context: ProbeContext) -> u32 {
-    skbs::ended(Registers::of(&context).arg(arg!(stolen_skb)), Program::SkbStolenKprobe);
+pub fn skb_rest_kprobe(context: ProbeContext) -> u32 {
+    skbs::ended(Registers::of(&context).arg(0), Program::SkbRestKprobe);
     0
 }
 

@@ -15,7 +15,11 @@ use std::{
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use serde::Serialize;
-use socklife_abi::{config::Filter, event::{Kind, ON_REQUEST}, program::Program};
+use socklife_abi::{
+    config::Filter,
+    event::{Kind, ON_REQUEST},
+    program::Program,
+};
 
 use crate::{
     event::{Event, HOLDERS},

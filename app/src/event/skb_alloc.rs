@@ -14,10 +14,16 @@ impl Describe for SkbAlloc {
                                    known to be the connection's. Told only where it is asked for.";
     const FIELDS: &'static [FieldDoc] = &[
         ("skb", "its address, in hexadecimal: `skb_free` names it again"),
-        ("caller", "the function that allocated it, or the address where the kernel does not tell names; absent where it is unknown"),
+        (
+            "caller",
+            "the function that allocated it, or the address where the kernel does not tell names; absent where it is unknown",
+        ),
         ("direction", "`send`: for what the socket sends; `receive`: it arrived"),
         ("bytes", "bytes of data that were asked for; 0 for a clone"),
-        ("truesize", "what it takes of memory (`sk_buff.truesize`), when it was allocated"),
+        (
+            "truesize",
+            "what it takes of memory (`sk_buff.truesize`), when it was allocated",
+        ),
     ];
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
@@ -35,6 +41,10 @@ impl Describe for SkbAlloc {
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         let caller = symbols::shown(self.caller).unwrap_or(Cow::Borrowed("?"));
         let direction = numbered(&direction::NAMES, self.direction);
-        write!(out, "skb {:x} by {caller} to {direction}, truesize {}", self.skb, self.truesize)
+        write!(
+            out,
+            "skb {:x} by {caller} to {direction}, truesize {}",
+            self.skb, self.truesize
+        )
     }
 }

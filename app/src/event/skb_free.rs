@@ -10,7 +10,10 @@ impl Describe for SkbFree {
     const MEANING: &'static str = "An `sk_buff` of the connection is gone. Told only where it is asked for.";
     const FIELDS: &'static [FieldDoc] = &[
         ("skb", "its address, in hexadecimal, as in `skb_alloc`"),
-        ("caller", "the function that allocated it, or the address where the kernel does not tell names; absent where it is unknown"),
+        (
+            "caller",
+            "the function that allocated it, or the address where the kernel does not tell names; absent where it is unknown",
+        ),
         ("direction", "`send` or `receive`, as the connection had it last"),
         ("truesize", "as in `skb_alloc`"),
         ("lifetime_ns", "since it was allocated"),

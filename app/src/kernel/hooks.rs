@@ -660,15 +660,20 @@ pub const TABLE: &[Row] = &[
         ],
     },
     Row {
-        name: "an sk_buff is freed whose data GRO took over",
+        name: "an sk_buff is freed by who has a part of it already",
         feeds: SKBS,
         need: Need::Optional,
         rungs: &[
-            rung!(&[Fentry, Kprobe]; SkbStolenKprobe @ At::Kprobe("napi_skb_free_stolen_head")),
+            rung!(&[Fentry, Kprobe];
+                SkbRestKprobe @ At::Kprobe("__consume_stateless_skb"),
+                SkbRestKprobe @ At::Kprobe("napi_skb_free_stolen_head")),
+            rung!(&[Fentry, Kprobe];
+                SkbRestKprobe @ At::Kprobe("__consume_stateless_skb");
+                cannot: ["the end of an sk_buff whose data GRO took over, before its address is used again"]),
             Rung {
-                classes: ANY,
+                classes: &[Tracepoint],
                 hooks: &[],
-                cannot: &["the end of an sk_buff whose data GRO took over, before its address is used again"],
+                cannot: &[],
             },
         ],
     },

@@ -42,7 +42,8 @@ impl Stage {
     const fn costs_events(self) -> bool {
         !matches!(
             self,
-            Self::Sampled | Self::Kernel(Missed::SocketTable | Missed::ListenerTable | Missed::SkbTallyTable | Missed::SkbEnd)
+            Self::Sampled
+                | Self::Kernel(Missed::SocketTable | Missed::ListenerTable | Missed::SkbTallyTable | Missed::SkbEnd)
         )
     }
 }

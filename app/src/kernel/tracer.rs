@@ -30,8 +30,8 @@ use super::{
     loader::{self, Sizes},
     losses::Losses,
     probe_log::{self, Stderr},
-    snapshot,
     skbs::{SkbCounts, SkbTables},
+    snapshot,
     tables::Tables,
     tracefs,
 };

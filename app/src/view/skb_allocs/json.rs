@@ -19,16 +19,25 @@ pub const CALLER_FIELDS: &[FieldDoc] = &[
     ("allocated", "allocations since the start"),
     ("freed", "how many of these are gone"),
     ("alive", "how many are not"),
-    ("bytes", "bytes of data that were asked for; absent with tracepoints alone"),
+    (
+        "bytes",
+        "bytes of data that were asked for; absent with tracepoints alone",
+    ),
     ("truesize", "sum of `sk_buff.truesize` at the allocation"),
     ("truesize_alive", "the part of it that is alive"),
-    ("lifetime_mean_ns", "mean lifetime of those that are gone; absent without any"),
+    (
+        "lifetime_mean_ns",
+        "mean lifetime of those that are gone; absent without any",
+    ),
 ];
 
 /// The fields of a `skb_total` line.
 pub const TOTAL_FIELDS: &[FieldDoc] = &[
     ("connections", "connections seen since the start, both ends"),
-    ("pairs", "`true` where an `sk_buff` and its first clone count as one (tracepoints alone)"),
+    (
+        "pairs",
+        "`true` where an `sk_buff` and its first clone count as one (tracepoints alone)",
+    ),
 ];
 
 /// The fields of a `skb_connection` line.
@@ -42,16 +51,28 @@ pub const CONNECTION_FIELDS: &[FieldDoc] = &[
     ("rport", "port of the other end"),
     ("closed", "`true`: the socket is gone"),
     ("interval_ns", "length of the interval; absent in the first block"),
-    ("got_in_interval", "what the connection got in the interval, wherever from"),
+    (
+        "got_in_interval",
+        "what the connection got in the interval, wherever from",
+    ),
     ("sent", "allocated for what the socket sends"),
     ("received", "allocated by a driver, and taken by the socket"),
-    ("arrived", "allocated for another connection's end, and taken by this one: loopback"),
+    (
+        "arrived",
+        "allocated for another connection's end, and taken by this one: loopback",
+    ),
     ("passed", "taken by another connection's end"),
     ("freed", "gone"),
     ("alive", "`sent` + `received` + `arrived` − `passed` − `freed`"),
-    ("bytes", "bytes of data that were asked for; absent with tracepoints alone"),
+    (
+        "bytes",
+        "bytes of data that were asked for; absent with tracepoints alone",
+    ),
     ("truesize", "sum of `sk_buff.truesize` at the allocation"),
-    ("lifetime_mean_ns", "mean lifetime of those that are gone; absent without any"),
+    (
+        "lifetime_mean_ns",
+        "mean lifetime of those that are gone; absent without any",
+    ),
 ];
 
 struct Caller<'a> {
