@@ -55,13 +55,19 @@ fn no_connection_filter() -> bool {
         && global!(FILTER.mask[0]) | global!(FILTER.mask[1]) == 0
 }
 
+/// Whether one is known at this address.
+#[inline(always)]
+pub fn is_alive(skb: u64) -> bool {
+    SKBS.get_ptr(skb).is_some()
+}
+
 /// One was allocated.
 #[inline(always)]
 pub fn made(made: &Made, via: Program) {
     if made.skb == 0 {
         return;
     }
-    if SKBS.get_ptr(made.skb).is_some() {
+    if is_alive(made.skb) {
         if !made.first {
             return;
         }

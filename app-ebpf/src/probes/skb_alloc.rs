@@ -306,13 +306,18 @@ fn pair(context: &RawTracePointContext, via: Program) -> i32 {
     if object_size < size || object_size >= size + 64 {
         return 0;
     }
+    let first = via as u8 == Program::SkbPairRawTp as u8;
+    // To walk the stack costs more than all the rest.
+    if !first && skbs::is_alive(pair) {
+        return 0;
+    }
     let made = Made {
         skb: pair,
         original: 0,
         caller: caller_of_alloc(context),
         bytes: UNKNOWN_DEPTH,
         truesize: 0,
-        first: via as u8 == Program::SkbPairRawTp as u8,
+        first,
     };
     skbs::made(&made, via);
     0
