@@ -27,7 +27,9 @@ pub fn doctor(class: Class) {
     // Three are made of others, and close_range(2) tells of itself only where no descriptor does.
     let elsewhere = 3 + usize::from(class != Class::Tracepoint);
     let kinds = socklife_abi::event::Kind::ALL.iter();
-    let unasked = kinds.filter(|kind| !kind.is_in(socklife_abi::event::ON_REQUEST)).count();
+    let unasked = kinds
+        .filter(|kind| !kind.is_in(socklife_abi::event::ON_REQUEST))
+        .count();
     assert_eq!(events.len(), unasked - elsewhere);
     let rows = report["hooks"].as_array().unwrap();
     let row = rows
