@@ -2,12 +2,12 @@
 
 use core::arch::asm;
 
-use aya_ebpf::{EbpfContext, programs::TracePointContext};
+use aya_ebpf::{EbpfContext, helpers::generated::bpf_get_func_ip, programs::TracePointContext};
 use socklife_abi::kernel::Off;
 
 use crate::{
     maps::global,
-    mem::{Obj, Probe},
+    mem::{Mem as _, Obj, Probe},
 };
 
 /// Reads one position of the table of arguments.
@@ -54,6 +54,31 @@ pub fn tracepoint_slot(context: &impl EbpfContext, position: u8) -> u64 {
     slot(context, position.wrapping_sub(1))
 }
 
+/// The address that the hooked function returns to, in a fexit program whose return value is in this slot.
+///
+/// The trampoline keeps on its stack, from the context up: the arguments, the return value, the frame pointer, the address
+/// in the hooked function, and above that what stood on the stack when the function was called
+/// (`arch_prepare_bpf_trampoline` of x86, from 5.10 on). Where the function jumps to the trampoline (7.3) the address in it is
+/// not there. What is no address of code is 0.
+#[inline(always)]
+pub fn caller(context: &impl EbpfContext, returned: u8) -> u64 {
+    // Modules too are in the last two gigabytes.
+    const CODE: u64 = 0xffff_ffff_8000_0000;
+    // How far into a function the call of a trampoline stands, at most.
+    const ENTRY: u64 = 64;
+    let place = context.as_ptr().cast::<u64>().wrapping_add(returned as usize + 2);
+    // SAFETY: read by the helper, which checks the address.
+    let mut address: u64 = unsafe { Probe::read(place) };
+    let called = global!(CODE.func_ip) == 0
+        // SAFETY: a fexit program's context.
+        || address.wrapping_sub(unsafe { bpf_get_func_ip(context.as_ptr()) }) <= ENTRY;
+    if called {
+        // SAFETY: as above.
+        address = unsafe { Probe::read(place.wrapping_add(1)) };
+    }
+    if address >= CODE { address } else { 0 }
+}
+
 /// A word of a tracepoint's record: behind 16 bytes `syscalls:sys_enter_*` has the arguments and `sys_exit_*` the result.
 #[inline(always)]
 pub fn record(context: &TracePointContext, offset: usize) -> u64 {
@@ -96,6 +121,12 @@ impl Registers {
     #[inline(always)]
     pub fn returned(self) -> u64 {
         self.0.get(global!(REGS.ret))
+    }
+
+    /// Where the stack ends. At a function's entry its return address stands there, and after its return above it.
+    #[inline(always)]
+    pub fn stack(self) -> u64 {
+        self.0.get(global!(REGS.stack))
     }
 
     /// The number of the system call.

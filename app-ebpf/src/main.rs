@@ -35,6 +35,8 @@ mod queued;
 #[cfg(target_arch = "bpf")]
 mod requests;
 #[cfg(target_arch = "bpf")]
+mod skbs;
+#[cfg(target_arch = "bpf")]
 mod sock;
 #[cfg(target_arch = "bpf")]
 mod softirq;

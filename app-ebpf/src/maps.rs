@@ -6,13 +6,14 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE,
     helpers::generated::bpf_get_smp_processor_id,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf},
 };
 use socklife_abi::{
     config::{Config, Filter},
     counter::{COUNTERS, Counter, Missed},
     event::{KINDS, TOTALS},
     kernel::{Args, Offsets, Regs},
+    skb::{Alive, CallerTally, Code, ConnectionTally},
     table::{DropCount, DropPlace, Following, ListenKey, Listening, Request, RequestKey, Tally},
 };
 
@@ -33,6 +34,8 @@ pub static REGS: Regs = Regs::ABSENT;
 pub static FILTER: Filter = Filter::ANY;
 #[unsafe(no_mangle)]
 pub static CONFIG: Config = Config::UNSET;
+#[unsafe(no_mangle)]
+pub static CODE: Code = Code::UNKNOWN;
 
 /// Reads one field of a global; volatile, or the compiler would fold the placeholder in.
 macro_rules! global {
@@ -193,6 +196,48 @@ pub static WRITTEN: LruHashMap<u64, Written> = LruHashMap::with_max_entries(4_09
 /// arguments.
 #[map]
 pub static QUEUEING: LruHashMap<u64, Call> = LruHashMap::with_max_entries(1_024, 0);
+
+/// `sk_buff`s that are alive, by address.
+///
+/// Inserted where one is allocated, deleted where it is freed; an allocation at an address that is there already tells that
+/// the end was missed. Full: `Missed::SkbTable` counts. The loader sets the size: 1 where nobody counts.
+#[map]
+pub static SKBS: HashMap<u64, Alive> = HashMap::with_max_entries(1, 0);
+
+/// What is counted of those who allocate, by return address, for each CPU.
+///
+/// Inserted at a caller's first allocation, never deleted: there are as many as the kernel's code has places. Full:
+/// `Missed::SkbTallyTable` counts. Read by user space. The loader sets the size.
+#[map]
+pub static SKB_CALLERS: PerCpuHashMap<u64, CallerTally> = PerCpuHashMap::with_max_entries(1, 0);
+
+/// What is counted of connections, by cookie or address of the socket.
+///
+/// Inserted at a connection's first `sk_buff`, deleted by user space when the socket is destroyed and nothing of it is
+/// alive. Full: `Missed::SkbTallyTable` counts. Read by user space. The loader sets the size.
+#[map]
+pub static SKB_CONNECTIONS: HashMap<u64, ConnectionTally> = HashMap::with_max_entries(1, 0);
+
+/// An allocation that was entered and has not returned, by the place of its return address on the stack: a thread can be
+/// in one, and the softirq on top of it in another.
+///
+/// Inserted at entry, deleted at return. A return that a kretprobe misses (`maxactive`) leaves an entry that the LRU evicts.
+#[map]
+pub static SKB_CALLS: LruHashMap<u64, SkbCall> = LruHashMap::with_max_entries(1_024, 0);
+
+/// See `SKB_CALLS`.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct SkbCall {
+    /// Return address.
+    pub caller: u64,
+    /// The `sk_buff` that is cloned, or the sock that it is for.
+    pub object: u64,
+    /// Bytes that are asked for.
+    pub bytes: u32,
+    /// One of the functions: see `probes/skb_alloc.rs`.
+    pub what: u32,
+}
 
 /// See `CALLS`.
 #[derive(Clone, Copy)]

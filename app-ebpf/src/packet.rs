@@ -212,12 +212,24 @@ fn netns<M: Mem>(skb: Obj<M>) -> u32 {
     device.follow(off!(dev_net)).get(off!(net_inum))
 }
 
-/// By its device, while it has one.
+/// The network namespace of the device that it is at; TCP has taken the device away, and the route may know it still.
 #[inline(always)]
-fn device_netns(skb: Obj<Probe>) -> u32 {
+pub fn device_netns<M: Mem>(skb: Obj<M>) -> u32 {
     let device = skb.follow(off!(skb_dev));
     if device.ptr().is_null() {
         return netns(skb);
     }
     device.follow(off!(dev_net)).get(off!(net_inum))
+}
+
+/// What it takes of memory: itself, its data and what is shared.
+#[inline(always)]
+pub fn truesize<M: Mem>(skb: Obj<M>) -> u32 {
+    skb.get(off!(skb_truesize))
+}
+
+/// The sock that it is charged to, or 0.
+#[inline(always)]
+pub fn sock<M: Mem>(skb: Obj<M>) -> u64 {
+    skb.get(off!(skb_sk))
 }

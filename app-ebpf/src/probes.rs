@@ -11,6 +11,7 @@ mod listen;
 mod process;
 mod reset;
 mod retransmit;
+mod skb_alloc;
 mod skb_step;
 mod snapshot;
 mod sockets;

@@ -35,7 +35,9 @@ mod rcvq_full;
 mod reset_received;
 mod reset_sent;
 mod retransmitted;
+mod skb_alloc;
 mod skb_dropped;
+mod skb_free;
 pub(crate) mod skb_step;
 mod sndbuf_limited;
 mod state;
@@ -171,8 +173,9 @@ pub const LOST_FIELDS: &[FieldDoc] = &[
     (
         "stage",
         "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`, `request_table_full`, \
-         `listener_table_full`, `process_table_full`, `drop_table_full`, `program_busy`; `sampled`: not lost, but counted \
-         only (`--sample`; of `skb_step`, segments that are not followed, `--rate`)",
+         `listener_table_full`, `process_table_full`, `skb_table_full`, `skb_tally_table_full`, `skb_end_missed`, \
+         `drop_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`; of `skb_step`, segments that \
+         are not followed, `--rate`)",
     ),
     ("kind", "the kind of the lost events, where one is concerned"),
     ("count", "how many since the last `lost` line"),
@@ -486,6 +489,21 @@ mod tests {
                 place: step::place::READ,
                 flags: step::MOVE_KNOWN | step::MERGED | step::ZERO_COPY,
                 ..abi::SkbStep::zeroed()
+            }),
+            Kind::SkbAlloc => Detail::SkbAlloc(abi::SkbAlloc {
+                skb: 1,
+                caller: 1,
+                bytes: 1,
+                truesize: 1,
+                direction: socklife_abi::skb::direction::SEND,
+                reserved: 0,
+            }),
+            Kind::SkbFree => Detail::SkbFree(abi::SkbFree {
+                skb: 1,
+                caller: 1,
+                lifetime_ns: 1,
+                truesize: 1,
+                direction: socklife_abi::skb::direction::RECEIVE,
             }),
             Kind::Finding => Detail::Finding(abi::Finding {
                 holder: HOLDER,

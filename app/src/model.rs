@@ -8,6 +8,7 @@ mod listener;
 mod listeners;
 pub mod reconcile;
 pub mod segments;
+pub mod skbs;
 mod waiters;
 mod waits;
 
@@ -19,5 +20,6 @@ pub use figures::Figures;
 pub use holders::Holders;
 pub use listener::{Key, Listener, Process};
 pub use listeners::Listeners;
+pub use skbs::Skbs;
 pub use waiters::Oldest;
 pub use waits::{Summary, Waits};

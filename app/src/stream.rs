@@ -5,6 +5,7 @@ mod events;
 mod follow;
 mod queues;
 mod segments;
+mod skb_allocs;
 
 use std::{
     io::Write as _,
@@ -33,6 +34,7 @@ pub use drops::{DropsSink, ShownDrops};
 pub use events::Events;
 pub use queues::{Queues, Shown};
 pub use segments::Segments;
+pub use skb_allocs::{ShownSkbs, SkbAllocs};
 
 /// Programs wake us only when the ring buffer is a quarter full; what is less than that waits no longer than this.
 const DRAIN: Duration = Duration::from_millis(5);

@@ -6,4 +6,5 @@ pub mod histogram;
 pub mod queues;
 pub mod reconcile;
 pub mod segment;
+pub mod skb_allocs;
 pub mod sockets;

@@ -16,6 +16,7 @@ mod queues_view;
 mod rungs;
 mod serve;
 mod skb;
+mod skb_allocs;
 mod sockets;
 mod sockets_queues;
 mod trouble;
@@ -91,6 +92,11 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("data_resent", data::resent::unanswered),
     ("data_window_stalled", data::window::stalled),
     ("data_window_waits", data::window::waits),
+    ("skb_allocs_997", skb_allocs::exactly_997),
+    ("skb_allocs_unread", skb_allocs::unread),
+    ("skb_allocs_filtered", skb_allocs::filtered),
+    ("skb_allocs_each", skb_allocs::each),
+    ("skb_allocs_table_full", skb_allocs::table_full),
 ];
 
 /// What does not.

@@ -17,6 +17,12 @@ pub enum Missed {
     ListenerTable = 3,
     /// The table of processes that hold sockets is full: what becomes of further ones is not told.
     ProcessTable = 4,
+    /// The table of `sk_buff`s that are alive is full: further ones are not counted.
+    SkbTable = 5,
+    /// The table of connections or callers that `sk_buff`s are counted of is full: further ones are not counted.
+    SkbTallyTable = 6,
+    /// An `sk_buff` was allocated where one was alive: nobody saw that one's end.
+    SkbEnd = 7,
     /// The table of places that drop segments is full: what further ones drop is not counted.
     DropTable = 8,
 }
@@ -29,6 +35,9 @@ impl Missed {
         Self::RequestTable,
         Self::ListenerTable,
         Self::ProcessTable,
+        Self::SkbTable,
+        Self::SkbTallyTable,
+        Self::SkbEnd,
         Self::DropTable,
     ];
 
@@ -41,6 +50,9 @@ impl Missed {
             Self::RequestTable => "request_table_full",
             Self::ListenerTable => "listener_table_full",
             Self::ProcessTable => "process_table_full",
+            Self::SkbTable => "skb_table_full",
+            Self::SkbTallyTable => "skb_tally_table_full",
+            Self::SkbEnd => "skb_end_missed",
             Self::DropTable => "drop_table_full",
         }
     }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::table::DROPS_COUNTED;
+use super::{skb::COUNTED, table::DROPS_COUNTED};
 
 pub use super::data::{
     NO_REASON, RcvqFull, ResetReceived, ResetSent, Retransmitted, SENDING, SkbDropped, SndbufLimited, UNKNOWN_BYTES,
@@ -58,6 +58,8 @@ macro_rules! for_each_event {
             38 => SndbufLimited "sndbuf_limited",
             39 => WindowStalled "window_stalled",
             40 => SkbStep "skb_step",
+            41 => SkbAlloc "skb_alloc",
+            42 => SkbFree "skb_free",
         }
     };
 }
@@ -112,7 +114,7 @@ macro_rules! kinds {
 impl Kind {
     /// Kinds whose hooks run for each packet, and what is counted in place of events: nobody gets them who does not name
     /// them.
-    pub const ON_REQUEST: u64 = Self::set(&[Self::SkbStep]) | DROPS_COUNTED;
+    pub const ON_REQUEST: u64 = Self::set(&[Self::SkbStep, Self::SkbAlloc, Self::SkbFree]) | DROPS_COUNTED | COUNTED;
 }
 
 /// Slots in a table indexed by the number of a [`Kind`].
@@ -833,6 +835,40 @@ pub struct HandedOff {
     pub accepted: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// An `sk_buff` was allocated for a connection; it is told once it is known whose it is.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct SkbAlloc {
+    /// Its address: `skb_free` names it again.
+    pub skb: u64,
+    /// Return address of the allocation.
+    pub caller: u64,
+    /// Bytes that were asked for, or [`UNKNOWN_DEPTH`].
+    pub bytes: u32,
+    /// `sk_buff.truesize` at the allocation.
+    pub truesize: u32,
+    /// One of [`direction`](crate::skb::direction).
+    pub direction: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// An `sk_buff` of a connection is gone.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct SkbFree {
+    /// As in `skb_alloc`.
+    pub skb: u64,
+    /// Return address of the allocation.
+    pub caller: u64,
+    /// Since the allocation.
+    pub lifetime_ns: u64,
+    /// `sk_buff.truesize` at the allocation.
+    pub truesize: u32,
+    /// One of [`direction`](crate::skb::direction).
+    pub direction: u32,
 }
 
 /// What is wrong.

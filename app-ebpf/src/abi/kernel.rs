@@ -193,6 +193,9 @@ kernel_fields! {
     msg_flags: u32 = "msghdr"."msg_flags",
     dev_name: [u8; 16] = "net_device"."name",
     dev_ifindex: u32 = "net_device"."ifindex",
+    pair_second: u64 = "sk_buff_fclones"."skb2",
+    pair_ref: u32 = "sk_buff_fclones"."fclone_ref",
+    cache_object_size: u32 = "kmem_cache"."object_size",
     dst_dev: Ptr = "dst_entry"."dev",
     dev_net: Ptr = "net_device"."nd_net.net",
     socket_sk: Ptr = "socket"."sk",
@@ -348,6 +351,29 @@ call_args! {
     queue_rcv_ret = "tcp_queue_rcv" (returned),
     kfree_skb_rx_sk = "__traceiter_kfree_skb" (rx_sk),
     kfree_skb_reason = "__traceiter_kfree_skb" (reason),
+    alloc_skb_size = "__alloc_skb" (size),
+    alloc_skb_ret = "__alloc_skb" (returned),
+    skb_clone_skb = "skb_clone" (skb),
+    skb_clone_ret = "skb_clone" (returned),
+    tcp_stream_sk = "tcp_stream_alloc_skb" (sk),
+    tcp_stream_ret = "tcp_stream_alloc_skb" (returned),
+    sk_stream_sk = "sk_stream_alloc_skb" (sk),
+    sk_stream_ret = "sk_stream_alloc_skb" (returned),
+    napi_alloc_len = "napi_alloc_skb" (len),
+    napi_alloc_ret = "napi_alloc_skb" (returned),
+    old_napi_alloc_len = "__napi_alloc_skb" (len),
+    old_napi_alloc_ret = "__napi_alloc_skb" (returned),
+    napi_build_ret = "napi_build_skb" (returned),
+    build_ret = "build_skb" (returned),
+    inner_build_ret = "__build_skb" (returned),
+    slab_build_ret = "slab_build_skb" (returned),
+    release_head_skb = "skb_release_head_state" (skb),
+    do_rcv4_sk = "tcp_v4_do_rcv" (sk),
+    do_rcv4_skb = "tcp_v4_do_rcv" (skb),
+    do_rcv6_sk = "tcp_v6_do_rcv" (sk),
+    do_rcv6_skb = "tcp_v6_do_rcv" (skb),
+    cache_alloc_cache = "__traceiter_kmem_cache_alloc" (s),
+    cache_free_cache = "__traceiter_kmem_cache_free" (s),
 }
 
 /// Where `struct pt_regs` keeps the arguments of a function, its result, and those of a system call.
@@ -360,6 +386,8 @@ pub struct Regs {
     pub args: [Off<u64>; 6],
     /// The return value.
     pub ret: Off<u64>,
+    /// The stack: at a function's entry its return address stands there.
+    pub stack: Off<u64>,
     /// The number of the system call.
     pub syscall: Off<u64>,
     /// The first argument of the system call.
@@ -371,6 +399,7 @@ impl Regs {
     pub const ABSENT: Self = Self {
         args: [Off::ABSENT; 6],
         ret: Off::ABSENT,
+        stack: Off::ABSENT,
         syscall: Off::ABSENT,
         syscall_arg0: Off::ABSENT,
     };

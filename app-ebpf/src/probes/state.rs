@@ -22,6 +22,7 @@ use crate::{
     mem::{Direct, Mem, Probe, off},
     probes::window,
     requests::now,
+    skbs,
     sock::Sock,
     task::{Task, thread},
 };
@@ -247,6 +248,7 @@ fn destroyed(arguments: *const u64, via: Program) -> i32 {
     let _ = TOLD.remove(key);
     listeners::forget(key, via);
     lives::forget(key);
+    skbs::closed(key);
     // SAFETY: a word.
     if unsafe { CLOSING.get(thread()) }.copied() == Some(key) {
         let _ = CLOSING.remove(thread());

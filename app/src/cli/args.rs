@@ -82,6 +82,10 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_sockets: u32,
 
+    /// How many sk_buffs to remember at a time, where they are counted.
+    #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    max_skbs: u32,
+
     /// How many events of one listener's SYN path to take one by one in a second; in a flood the rest is only counted. 0
     /// takes each.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
@@ -106,6 +110,7 @@ impl TraceArgs {
             class: self.hooks,
             ring_bytes: self.ring_buffer * 1024,
             max_sockets: self.max_sockets,
+            max_skbs: self.max_skbs,
             sample: self.sample,
             follow: Follow::default(),
         })

@@ -98,6 +98,8 @@ const DATA: u64 = Kind::set(&[
     Kind::SndbufLimited,
     Kind::WindowStalled,
     Kind::SkbStep,
+    Kind::SkbAlloc,
+    Kind::SkbFree,
 ]);
 
 impl Doctor {
@@ -205,7 +207,7 @@ fn told_by_hooks(rows: &[RowReport]) -> impl Iterator<Item = Kind> {
     Kind::ALL
         .iter()
         .copied()
-        .filter(move |kind| !kind.is_in(unseen) && !kind.is_in(holders::MADE) && (*kind != Kind::FdsClosed || by_range))
+        .filter(move |kind| !kind.is_in(unseen | holders::MADE) && (*kind != Kind::FdsClosed || by_range))
 }
 
 /// Attaches everything, makes the connections, and notes which kinds came, through which program.
@@ -250,7 +252,7 @@ fn observe(
     let wanted = Wanted {
         filter: Filter {
             netns,
-            events: u64::MAX,
+            events: Filter::ANY.events | DATA,
             ..Filter::ANY
         },
         class,

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 
 use crate::{
     event::{DOCUMENTED, ENVELOPE_FIELDS, FieldDoc, LOST_FIELDS},
-    view::{drops, queues, sockets},
+    view::{drops, queues, skb_allocs, sockets},
 };
 
 /// Print generated documentation.
@@ -83,6 +83,30 @@ fn events() -> Result<String> {
          `time_ns` and `wall` as above, and:\n\n",
     );
     table(&mut out, drops::FIELDS)?;
+    for (event, what, fields) in [
+        (
+            "skb_caller",
+            "each function that allocates `sk_buff`s",
+            skb_allocs::CALLER_FIELDS,
+        ),
+        (
+            "skb_connection",
+            "each end of a connection that has or had one",
+            skb_allocs::CONNECTION_FIELDS,
+        ),
+        (
+            "skb_total",
+            "all of it, with the fields of `skb_caller` but its name,",
+            skb_allocs::TOTAL_FIELDS,
+        ),
+    ] {
+        writeln!(
+            out,
+            "\n## `{event}`\n\n`socklife skb --allocs -o json` prints a line for {what} in each interval: `v`, `event`, \
+             `time_ns` and `wall`, and these. Counts are since the start. `docs/skb.md` explains them.\n"
+        )?;
+        table(&mut out, fields)?;
+    }
     Ok(out)
 }
 

@@ -1,5 +1,6 @@
 //! `socklife skb`: the sk_buffs of chosen connections.
 
+mod allocs;
 mod drops;
 mod follow;
 
@@ -22,7 +23,8 @@ use crate::output::Format;
 /// the step before, and whether the buffer is still the same. The picture at the right is the buffer around `data`. Below
 /// the table: how often the payload was copied on the way.
 ///
-/// With --drops nothing is followed: what the kernel drops is counted, by reason and place (docs/skb.md).
+/// With --drops or --allocs nothing is followed: what the kernel drops is counted, by reason and place, or what it
+/// allocates, by function and by connection, and how many are alive (docs/skb.md).
 ///
 /// Only segments with data are followed, so no bare ACKs. The programs for it run for each packet of the machine, and are
 /// attached only while this command runs. Over loopback and veth one sk_buff goes all the way; of a connection to another
@@ -34,9 +36,12 @@ use crate::output::Format;
     sudo socklife skb --rport 443 --count 1        one segment that goes to, or comes from, an HTTPS server\n  \
     sudo socklife skb --netns web --pid 4242       what a process writes\n  \
     sudo socklife skb --port 8080 -o json          one JSON object a step, for a program to read\n  \
-    sudo socklife skb --drops --interval 10        what is dropped, why and where, every ten seconds")]
+    sudo socklife skb --drops --interval 10        what is dropped, why and where, every ten seconds\n  \
+    sudo socklife skb --allocs --lport 443         who allocates, and how many sk_buffs each connection has\n  \
+    sudo socklife skb --allocs --each --port 8080  each allocation and its end")]
 pub struct Skb {
-    /// End after this many segments (without it 5; 0 goes on), or with --drops after so many intervals.
+    /// End after this many segments (without it 5; 0 goes on), or with --drops or --allocs after so many intervals (with
+    /// --each: events).
     #[arg(long, value_name = "N")]
     count: Option<u64>,
 
@@ -44,8 +49,16 @@ pub struct Skb {
     #[arg(long, conflicts_with_all = ["rate", "pid"])]
     drops: bool,
 
-    /// With --drops: length of an interval: seconds, or 10s, 500ms, 2m.
-    #[arg(long, value_name = "TIME", default_value = "2", value_parser = interval, requires = "drops")]
+    /// Count what is allocated, by function and by connection, instead of following anything.
+    #[arg(long, conflicts_with_all = ["rate", "pid", "drops"])]
+    allocs: bool,
+
+    /// With --allocs: show each allocation and each end, of connections only, instead of counts.
+    #[arg(long, requires = "allocs")]
+    each: bool,
+
+    /// With --drops or --allocs: length of an interval: seconds, or 10s, 500ms, 2m.
+    #[arg(long, value_name = "TIME", default_value = "2", value_parser = interval)]
     interval: Duration,
 
     /// Begin to follow no more segments than this in a second; what is left out is counted.
@@ -71,6 +84,8 @@ impl Skb {
     pub fn run(self) -> Result<ExitCode> {
         if self.drops {
             drops::run(&self)
+        } else if self.allocs {
+            allocs::run(&self)
         } else {
             follow::run(&self)
         }

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::ser::SerializeMap;
 use socklife_abi::event::{SENDING, SkbDropped};
@@ -35,9 +35,8 @@ impl Describe for SkbDropped {
         if let Some(reason) = reasons::of_drop(self.reason) {
             map.serialize_entry("reason", &reason)?;
         }
-        match symbols::function(self.location) {
-            Some(function) => map.serialize_entry("location", function)?,
-            None => map.serialize_entry("location", &format_args!("{:#x}", self.location))?,
+        if let Some(location) = symbols::shown(self.location) {
+            map.serialize_entry("location", &location)?;
         }
         let direction = if self.flags & SENDING == 0 { "in" } else { "out" };
         map.serialize_entry("direction", direction)?;
@@ -55,10 +54,11 @@ impl Describe for SkbDropped {
             Some(reason) => write!(out, "{reason} ")?,
             None => out.write_str("no reason given, ")?,
         }
-        match symbols::function(self.location) {
-            Some(function) => write!(out, "in {function}")?,
-            None => write!(out, "at {:#x}", self.location)?,
-        }
+        write!(
+            out,
+            "in {}",
+            symbols::shown(self.location).unwrap_or(Cow::Borrowed("?"))
+        )?;
         let way = if self.flags & SENDING == 0 {
             ""
         } else {

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use clap::ValueEnum;
-use socklife_abi::{event::Kind, program::Program, table::DROPS_COUNTED};
+use socklife_abi::{event::Kind, program::Program, skb::SINGLY, table::DROPS_COUNTED};
 
 use crate::event::HOLDERS;
 
@@ -201,11 +201,14 @@ const ACCEPT: u64 = Kind::set(&[Kind::Accepted, Kind::NeverAccepted, Kind::Liste
 /// A segment's way through the layers.
 const STEPS: u64 = Kind::set(&[Kind::SkbStep]);
 
+/// See `probes/skb_alloc.rs`.
+const PAIRS_ONLY: &str = "sk_buffs other than those that TCP queues to send, each with its first clone";
+
 macro_rules! rung {
     ($classes:expr; $($program:ident @ $at:expr),+ $(,)?) => {
         rung!($classes; $($program @ $at),+; cannot: [])
     };
-    ($classes:expr; $($program:ident @ $at:expr),+ ; cannot: [$($cannot:literal),* $(,)?]) => {
+    ($classes:expr; $($program:ident @ $at:expr),+ ; cannot: [$($cannot:expr),* $(,)?]) => {
         Rung {
             classes: $classes,
             hooks: &[$(Hook { program: Program::$program, at: $at }),+],
@@ -794,6 +797,150 @@ pub const TABLE: &[Row] = &[
         ],
     },
     Row {
+        name: "an sk_buff is allocated",
+        feeds: SINGLY,
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbAllocFexitSecond @ At::Fexit("__alloc_skb"), SkbAllocFexit @ At::Fexit("__alloc_skb"),
+                SkbCloneFexitSecond @ At::Fexit("skb_clone"), SkbCloneFexit @ At::Fexit("skb_clone")),
+            rung!(&[Kprobe];
+                SkbMadeKretprobe @ At::Kretprobe("__alloc_skb"), SkbMadeKretprobe @ At::Kretprobe("skb_clone"),
+                SkbAllocKprobe @ At::Kprobe("__alloc_skb"), SkbCloneKprobe @ At::Kprobe("skb_clone")),
+            rung!(&[Tracepoint];
+                SkbPairRawTp @ At::RawTp("kmem_cache_alloc_node"),
+                SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc_node"),
+                SkbPairRawTpThird @ At::RawTp("kmem_cache_alloc_node"); cannot: [PAIRS_ONLY]),
+            rung!(&[Tracepoint];
+                SkbPairRawTp @ At::RawTp("kmem_cache_alloc"),
+                SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc"),
+                SkbPairRawTpThird @ At::RawTp("kmem_cache_alloc"); cannot: [PAIRS_ONLY]),
+        ],
+    },
+    Row {
+        name: "an sk_buff is allocated for a socket",
+        feeds: SINGLY,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbStreamFexitSecond @ At::Fexit("tcp_stream_alloc_skb"),
+                SkbStreamFexit @ At::Fexit("tcp_stream_alloc_skb")),
+            rung!(&[Fentry];
+                SkbStreamFexitSecond @ At::Fexit("sk_stream_alloc_skb"),
+                SkbStreamFexit @ At::Fexit("sk_stream_alloc_skb")),
+            rung!(&[Kprobe];
+                SkbStreamKretprobe @ At::Kretprobe("tcp_stream_alloc_skb"),
+                SkbStreamKprobe @ At::Kprobe("tcp_stream_alloc_skb")),
+            rung!(&[Kprobe];
+                SkbStreamKretprobe @ At::Kretprobe("sk_stream_alloc_skb"),
+                SkbStreamKprobe @ At::Kprobe("sk_stream_alloc_skb")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["whose an sk_buff is that was never sent"],
+            },
+        ],
+    },
+    Row {
+        name: "an sk_buff is allocated by a driver",
+        feeds: SINGLY,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbNapiFexit @ At::Fexit("napi_alloc_skb"), SkbNapiBuildFexit @ At::Fexit("napi_build_skb"),
+                SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb"),
+                SkbSlabBuildFexit @ At::Fexit("slab_build_skb")),
+            rung!(&[Fentry];
+                SkbNapiFexit @ At::Fexit("__napi_alloc_skb"), SkbNapiBuildFexit @ At::Fexit("napi_build_skb"),
+                SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb")),
+            rung!(&[Fentry];
+                SkbNapiFexit @ At::Fexit("__napi_alloc_skb"),
+                SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb")),
+            rung!(&[Kprobe];
+                SkbDriverKretprobe @ At::Kretprobe("napi_alloc_skb"), SkbDriverKretprobe @ At::Kretprobe("napi_build_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("build_skb"), SkbDriverKretprobe @ At::Kretprobe("__build_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("slab_build_skb"),
+                SkbNapiKprobe @ At::Kprobe("napi_alloc_skb"), SkbBuildKprobe @ At::Kprobe("napi_build_skb"),
+                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb"),
+                SkbBuildKprobe @ At::Kprobe("slab_build_skb")),
+            rung!(&[Kprobe];
+                SkbDriverKretprobe @ At::Kretprobe("__napi_alloc_skb"), SkbDriverKretprobe @ At::Kretprobe("napi_build_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("build_skb"), SkbDriverKretprobe @ At::Kretprobe("__build_skb"),
+                SkbNapiKprobe @ At::Kprobe("__napi_alloc_skb"), SkbBuildKprobe @ At::Kprobe("napi_build_skb"),
+                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb")),
+            rung!(&[Kprobe];
+                SkbDriverKretprobe @ At::Kretprobe("__napi_alloc_skb"),
+                SkbDriverKretprobe @ At::Kretprobe("build_skb"), SkbDriverKretprobe @ At::Kretprobe("__build_skb"),
+                SkbNapiKprobe @ At::Kprobe("__napi_alloc_skb"),
+                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["sk_buffs of what arrives from a network card: they come from a cache of their own"],
+            },
+        ],
+    },
+    Row {
+        name: "an sk_buff is freed",
+        feeds: SINGLY,
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbFreeFentrySecond @ At::Fentry("skb_release_head_state"),
+                SkbFreeFentry @ At::Fentry("skb_release_head_state")),
+            rung!(&[Kprobe]; SkbFreeKprobe @ At::Kprobe("skb_release_head_state")),
+            rung!(&[Tracepoint];
+                SkbPairFreeRawTp @ At::RawTp("kmem_cache_free"),
+                SkbPairFreeRawTpSecond @ At::RawTp("kmem_cache_free"),
+                SkbPairFreeRawTpThird @ At::RawTp("kmem_cache_free")),
+        ],
+    },
+    Row {
+        name: "an sk_buff is freed by who has a part of it already",
+        feeds: SINGLY,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Kprobe];
+                SkbRestKprobe @ At::Kprobe("__consume_stateless_skb"),
+                SkbRestKprobe @ At::Kprobe("napi_skb_free_stolen_head")),
+            rung!(&[Fentry, Kprobe];
+                SkbRestKprobe @ At::Kprobe("__consume_stateless_skb");
+                cannot: ["the end of an sk_buff whose data GRO took over, before its address is used again"]),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[],
+            },
+        ],
+    },
+    Row {
+        name: "an sk_buff is handed to a device",
+        feeds: SINGLY,
+        need: Need::Required,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint];
+                SkbQueuedTpBtf @ At::TpBtf("net_dev_queue"), SkbQueuedTpBtfSecond @ At::TpBtf("net_dev_queue")),
+            rung!(&[Kprobe]; SkbQueuedRawTp @ At::RawTp("net_dev_queue")),
+        ],
+    },
+    Row {
+        name: "a socket takes an sk_buff that arrived",
+        feeds: SINGLY,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                SkbRcv4FentrySecond @ At::Fentry("tcp_v4_do_rcv"), SkbRcv4Fentry @ At::Fentry("tcp_v4_do_rcv"),
+                SkbRcv6FentrySecond @ At::Fentry("tcp_v6_do_rcv"), SkbRcv6Fentry @ At::Fentry("tcp_v6_do_rcv")),
+            rung!(&[Kprobe];
+                SkbRcvKprobe @ At::Kprobe("tcp_v4_do_rcv"), SkbRcvKprobe @ At::Kprobe("tcp_v6_do_rcv")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["which socket has an sk_buff that arrived"],
+            },
+        ],
+    },
+    Row {
         name: "what is there at the start",
         feeds: SYN_QUEUE | ACCEPT | Kind::set(&[Kind::WindowStalled]),
         need: Need::Optional,
@@ -812,7 +959,7 @@ pub fn via(program: u8) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use socklife_abi::config::Filter;
+    use socklife_abi::{config::Filter, skb::SINGLY};
 
     use super::{Class, Kind, Program, TABLE, ValueEnum as _, via};
 
@@ -832,9 +979,10 @@ mod tests {
     #[test]
     fn what_runs_for_each_packet_is_for_nobody_who_does_not_ask() {
         let rows = TABLE.iter().filter(|row| row.is_per_packet());
-        assert_eq!(rows.clone().count(), 10);
         assert!(rows.clone().all(|row| !row.serves(Filter::ANY.events)));
-        assert!(rows.clone().all(|row| row.serves(Kind::set(&[Kind::SkbStep]))));
+        let of = |kinds: u64| rows.clone().filter(|row| row.serves(kinds)).count();
+        assert_eq!((of(Kind::set(&[Kind::SkbStep])), of(SINGLY)), (10, 7));
+        assert_eq!(rows.clone().count(), 17);
     }
 
     #[test]

@@ -11,6 +11,9 @@ pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 /// The implementation that tracing programs got in 5.12, with the helper itself.
 const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
 
+/// Tracing programs got it in 5.15.
+const FUNC_IP_HELPER: &str = "bpf_get_func_ip_tracing";
+
 /// 5.17 and later.
 const DROP_REASONS: &str = "skb_drop_reason";
 /// 6.10 and later.
@@ -28,6 +31,8 @@ pub struct Layout {
     pub cookie_helper: bool,
     /// What is dropped for which reason; numbers change from build to build.
     pub reasons: Reasons,
+    /// Whether fexit programs may call `bpf_get_func_ip`.
+    pub func_ip_helper: bool,
 }
 
 impl Layout {
@@ -46,7 +51,7 @@ impl Layout {
         let mut structs: Vec<_> = Offsets::SPEC.iter().map(|spec| spec.of).collect();
         structs.extend(["pt_regs", DROP_REASONS, RESET_REASONS]);
         let mut functions: Vec<_> = Args::SPEC.iter().map(|spec| spec.function).collect();
-        functions.push(COOKIE_HELPER);
+        functions.extend([COOKIE_HELPER, FUNC_IP_HELPER]);
         let btf = Btf::parse(data, &structs, &functions)?;
         Ok(Self {
             offsets: Offsets::SPEC
@@ -63,6 +68,7 @@ impl Layout {
                 drops: btf.enumerators(DROP_REASONS, "SKB_DROP_REASON_")?,
                 resets: btf.enumerators(RESET_REASONS, "SK_RST_REASON_")?,
             },
+            func_ip_helper: btf.has_function(FUNC_IP_HELPER),
         })
     }
 
@@ -80,7 +86,7 @@ impl Layout {
 const _: () = {
     assert!(size_of::<Offsets>() == Offsets::SPEC.len() * 4);
     assert!(size_of::<Args>() == Args::SPEC.len());
-    assert!(size_of::<Regs>() == 9 * 4);
+    assert!(size_of::<Regs>() == 10 * 4);
 };
 
 fn offset(btf: &Btf, spec: &FieldSpec) -> Result<u32> {
@@ -118,7 +124,7 @@ fn position(btf: &Btf, spec: &ArgSpec) -> Result<u8> {
 
 /// System V's calling convention, and the system call's.
 #[cfg(target_arch = "x86_64")]
-const REGISTERS: [&str; 9] = ["di", "si", "dx", "cx", "r8", "r9", "ax", "orig_ax", "di"];
+const REGISTERS: [&str; 10] = ["di", "si", "dx", "cx", "r8", "r9", "ax", "sp", "orig_ax", "di"];
 
 fn registers(btf: &Btf) -> Result<Vec<u32>> {
     REGISTERS

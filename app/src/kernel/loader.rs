@@ -5,6 +5,7 @@ use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
 use socklife_abi::{
     config::{Config, Filter},
     event::Kind,
+    skb::{Code, SINGLY},
     table::DROPS_COUNTED,
 };
 
@@ -20,10 +21,15 @@ pub struct Sizes {
     pub max_sockets: u32,
     /// Whether segments are followed: else nobody needs the tables for it.
     pub follows: bool,
+    /// How many `sk_buff`s to remember at a time, where somebody counts them.
+    pub max_skbs: u32,
 }
 
 /// The tables of segments that are followed. Their size is the kernel side's.
 const OF_SEGMENTS: [&str; 6] = ["FOLLOWED", "BUFFERS", "SEGMENTS", "LEFT_OUT", "WRITTEN", "QUEUEING"];
+
+/// Places in the kernel's code that allocate `sk_buff`s: a few hundred.
+const CALLERS: u32 = 1024;
 
 impl Sizes {
     /// For programs that send no event and remember nothing.
@@ -31,6 +37,7 @@ impl Sizes {
         ring_bytes: 4096,
         max_sockets: 1,
         follows: false,
+        max_skbs: 1,
     };
 }
 
@@ -40,7 +47,11 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         ring_bytes,
         max_sockets,
         follows,
+        max_skbs,
     } = sizes;
+    let counts_skbs = filter.events & SINGLY != 0;
+    let code = if counts_skbs { code(layout) } else { Code::UNKNOWN };
+    let if_counted = |entries| if counts_skbs { entries } else { 1 };
     ensure!(
         ring_bytes.is_power_of_two() && ring_bytes >= 4096,
         "the ring buffer's size must be a power of two of at least 4096 bytes"
@@ -73,10 +84,14 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         .override_global("REGS", &layout.regs[..], true)
         .override_global("FILTER", bytemuck::bytes_of(filter), true)
         .override_global("CONFIG", bytemuck::bytes_of(&config), true)
+        .override_global("CODE", bytemuck::bytes_of(&code), true)
         .map_max_entries("EVENTS", ring_bytes)
         .map_max_entries("COUNTS", counts::entries()?)
         .map_max_entries("LIVES", max_sockets)
         .map_max_entries("REQUESTS", max_sockets)
+        .map_max_entries("SKBS", if_counted(max_skbs))
+        .map_max_entries("SKB_CALLERS", if_counted(CALLERS))
+        .map_max_entries("SKB_CONNECTIONS", if_counted(max_sockets))
         .load(&object)
         .map_err(|error| anyhow!(error))
         .context("cannot create the maps (is this a 5.10 kernel or later, and is bpf(2) allowed here?)")
@@ -89,6 +104,16 @@ fn purge(filter: &Filter, layout: &Layout) -> [u64; 2] {
         return [0; 2];
     }
     symbols::range("skb_queue_purge").unwrap_or_default()
+}
+
+/// What must be known of the kernel's code.
+fn code(layout: &Layout) -> Code {
+    let [alloc_from, alloc_to] = symbols::range("__alloc_skb").unwrap_or_default();
+    Code {
+        alloc_from,
+        alloc_to,
+        func_ip: u64::from(layout.func_ip_helper),
+    }
 }
 
 /// How the verifier's log ends after its verdict.

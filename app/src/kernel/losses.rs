@@ -42,7 +42,8 @@ impl Stage {
     const fn costs_events(self) -> bool {
         !matches!(
             self,
-            Self::Sampled | Self::Kernel(Missed::SocketTable | Missed::ListenerTable)
+            Self::Sampled
+                | Self::Kernel(Missed::SocketTable | Missed::ListenerTable | Missed::SkbTallyTable | Missed::SkbEnd)
         )
     }
 }
@@ -100,6 +101,21 @@ impl fmt::Display for Loss {
             Stage::Sampled if self.kind == Some(Kind::SkbStep) => write!(
                 f,
                 "{} segments not followed: too many in a second (--rate follows more)",
+                self.count
+            ),
+            Stage::Kernel(Missed::SkbTable) => write!(
+                f,
+                "{} sk_buffs not counted: table full (--max-skbs makes it larger)",
+                self.count
+            ),
+            Stage::Kernel(Missed::SkbTallyTable) => write!(
+                f,
+                "{} sk_buffs not counted of their caller or connection: table full (--max-sockets makes it larger)",
+                self.count
+            ),
+            Stage::Kernel(Missed::SkbEnd) => write!(
+                f,
+                "{} sk_buffs whose end nobody saw: they count as gone from when their address was used again",
                 self.count
             ),
             Stage::Sampled => write!(

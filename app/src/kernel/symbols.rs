@@ -1,6 +1,7 @@
 //! The kernel's functions by address: `/proc/kallsyms`.
 
 use std::{
+    borrow::Cow,
     fs::File,
     io::Read as _,
     sync::{LazyLock, Mutex, OnceLock, PoisonError},
@@ -30,9 +31,12 @@ pub fn open() {
     }
 }
 
-/// The function that an address is in; `None` where the kernel does not tell.
-pub fn function(address: u64) -> Option<&'static str> {
-    SYMBOLS.function(address)
+/// The function that something returns to, or the address where the kernel does not tell; `None` where that is not known.
+/// A call may be a function's last instruction.
+pub fn shown(returned_to: u64) -> Option<Cow<'static, str>> {
+    let call = returned_to.checked_sub(1)?;
+    let function = SYMBOLS.function(call);
+    Some(function.map_or_else(|| Cow::Owned(format!("{returned_to:#x}")), Cow::Borrowed))
 }
 
 /// Where a function begins and ends; `None` where the kernel does not tell.

@@ -1,6 +1,7 @@
 //! Loads the programs, walks the table of hooks, and hands out what the kernel sends.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     fmt::Write as _,
     io,
@@ -20,6 +21,7 @@ use socklife_abi::{
     counter::{Counter, MISSED},
     event::{KINDS, Kind, TOTALS},
     program::Program,
+    skb::SINGLY,
     table::{DROPS_COUNTED, DropCount, DropPlace, Following},
 };
 
@@ -31,6 +33,7 @@ use super::{
     loader::{self, Sizes},
     losses::Losses,
     probe_log::{self, Stderr},
+    skbs::{SkbCounts, SkbTables},
     snapshot, symbols,
     tables::Tables,
     tracefs,
@@ -48,6 +51,8 @@ pub struct Wanted {
     pub ring_bytes: u32,
     /// How many sockets to remember at a time.
     pub max_sockets: u32,
+    /// How many `sk_buff`s to remember at a time, where they are wanted.
+    pub max_skbs: u32,
     /// How many events of one listener's SYN path to send one by one in a second; 0: all.
     pub sample: u32,
     /// How many segments to follow, where `skb_step` is wanted.
@@ -79,6 +84,7 @@ impl Default for Wanted {
             class: None,
             ring_bytes: 8 << 20,
             max_sockets: 65_536,
+            max_skbs: 131_072,
             sample: 10_000,
             follow: Follow::default(),
         }
@@ -122,6 +128,7 @@ pub struct Tracer {
 pub struct Counters {
     counts: Counts,
     tables: Tables,
+    skbs: RefCell<SkbTables>,
     /// The attached programs whose skipped runs nobody makes up for.
     programs: Vec<OwnedFd>,
 }
@@ -145,6 +152,11 @@ impl Counters {
     /// Tells the kernel side of processes that hold sockets already.
     pub fn note_processes(&mut self, pids: &HashSet<u32>) -> Result<()> {
         self.tables.note_processes(pids)
+    }
+
+    /// What was counted of `sk_buff`s. A connection that is closed and has none left is not there again.
+    pub fn skbs(&self) -> Result<SkbCounts> {
+        self.skbs.borrow_mut().read()
     }
 
     /// Half-open connections that are gone, and that no hook saw go, as events.
@@ -181,9 +193,10 @@ impl Tracer {
             ring_bytes: wanted.ring_bytes,
             max_sockets: wanted.max_sockets,
             follows: Kind::SkbStep.is_in(wanted.filter.events),
+            max_skbs: wanted.max_skbs,
         };
         layout.reasons.publish();
-        if wanted.filter.events & (Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED) != 0 {
+        if wanted.filter.events & (Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED | SINGLY) != 0 {
             symbols::open();
         }
         let mut ebpf = loader::load(&wanted.filter, sizes, wanted.sample, &layout, &btf)?;
@@ -218,6 +231,7 @@ impl Tracer {
             counters: Counters {
                 counts: Counts::map(counts)?,
                 tables: Tables::of(&mut ebpf)?,
+                skbs: RefCell::new(SkbTables::of(&mut ebpf)?),
                 programs: counted(&ebpf, &report)?,
             },
             log: probe_log::open(&mut ebpf),

@@ -55,8 +55,7 @@ impl Drops {
             let before = self.before.get(place).copied().unwrap_or(0);
             let row = Row {
                 reason: reasons::of_drop(place.reason),
-                location: symbols::function(place.location)
-                    .map_or_else(|| format!("{:#x}", place.location), ToOwned::to_owned),
+                location: symbols::shown(place.location).unwrap_or_default().into_owned(),
                 sending: place.flags & u32::from(SENDING) != 0,
                 total: *count,
                 in_interval: count.segments.saturating_sub(before),

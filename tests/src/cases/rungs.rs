@@ -6,6 +6,7 @@ use std::{
 };
 
 use serde_json::Value;
+use socklife_abi::event::Kind;
 
 use super::data::has_drop_reasons;
 use crate::harness::{Class, Namespace, Tracer, socklife, view};
@@ -27,7 +28,7 @@ pub fn doctor(class: Class) {
     let events = report["events"].as_array().unwrap();
     // Three are made of others, and close_range(2) tells of itself only where no descriptor does.
     // That a writer waits no tracepoint tells.
-    assert_eq!(events.len(), socklife_abi::event::Kind::ALL.len() - 4);
+    assert_eq!(events.len(), Kind::ALL.len() - 4);
     let told = |kind: &str| events.iter().any(|event| event["event"] == kind);
     let elsewhere = ["fds_closed", "sndbuf_limited"].map(told);
     assert_eq!(elsewhere, [class == Class::Tracepoint, class != Class::Tracepoint]);
@@ -54,6 +55,7 @@ pub fn doctor(class: Class) {
         assert_eq!(event["fired"], true, "{event}");
         let via = event["via"].as_str().unwrap();
         let fitting: &[&str] = match (class, event["event"].as_str().unwrap()) {
+            (Class::Fentry, "skb_free") => &["fentry:", "kprobe:"],
             (_, "last_close") => &["cgroup:"],
             (Class::Fentry | Class::Kprobe, "fd_opened" | "fd_closed") => &["kprobe:"],
             (Class::Fentry, _) => &["fentry:", "fexit:", "tp_btf:", "raw_tp:", "sock_ops"],

@@ -89,6 +89,14 @@ impl Tracer {
         lines.iter().filter(|line| line.contains(text)).count()
     }
 
+    /// The last event of a kind so far.
+    pub fn last(&self, kind: &str) -> Value {
+        let text = format!("\"event\":\"{kind}\"");
+        let lines = self.lines.lock().unwrap();
+        let line = lines.iter().rfind(|line| line.contains(&text));
+        serde_json::from_str(line.unwrap_or_else(|| panic!("no {kind}"))).unwrap()
+    }
+
     /// Waits for so many events of a kind; more than that, or fewer, shows at the end.
     pub fn wait_for(&self, kind: &str, count: usize) {
         let text = format!("\"event\":\"{kind}\"");

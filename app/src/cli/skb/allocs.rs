@@ -1,0 +1,60 @@
+//! Who allocates `sk_buff`s, for which connections, and how many are alive.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::{Result, ensure};
+use socklife_abi::{config::Filter, event::Kind, program::Program, skb::COUNTED};
+
+use super::Skb;
+use crate::{
+    cli::args::{check_privileges, drop_privileges, tell_missing},
+    kernel::{Losses, Tracer, symbols},
+    output,
+    stream::{self, Check, Events, Limits, ShownSkbs, SkbAllocs},
+};
+
+/// Counts until it is told to end.
+pub fn run(skb: &Skb) -> Result<ExitCode> {
+    let each = Kind::set(&[Kind::SkbAlloc, Kind::SkbFree]);
+    let wanted = skb.trace.wanted(Filter {
+        events: if skb.each { each } else { COUNTED },
+        ..skb.connections.filter()?
+    })?;
+    check_privileges()?;
+    let losses = Arc::new(Losses::default());
+    let tracer = Tracer::start(&wanted, false)?;
+    tell_missing(&tracer);
+    let pairs = tracer.report.iter().any(|row| row.takes(Program::SkbPairRawTp));
+    ensure!(
+        !pairs || symbols::range("__alloc_skb").is_some(),
+        "this kernel admits tracepoints only, and hides where __alloc_skb is: let root read /proc/kallsyms \
+         (sysctl kernel.kptr_restrict=1)"
+    );
+    if pairs {
+        eprintln!(
+            "socklife: with tracepoints alone only what TCP queues to send can be counted, an sk_buff and its first \
+             clone as one (`docs/skb.md`)"
+        );
+    }
+    drop_privileges(false)?;
+    let limits = |count| Limits {
+        count,
+        duration: skb.duration,
+        until: None,
+    };
+    let check = Check::default();
+    if skb.each {
+        let output = output::start(skb.output, Arc::clone(&losses))?;
+        let sink = Events::new(output, wanted.filter, each, None);
+        stream::run(tracer, sink, &losses, limits(skb.count), &check)?;
+    } else {
+        let sink = SkbAllocs::start(ShownSkbs {
+            format: skb.output,
+            interval: skb.interval,
+            count: skb.count,
+            pairs,
+        })?;
+        stream::run(tracer, sink, &losses, limits(None), &check)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
