@@ -103,7 +103,7 @@ fn events() -> Result<String> {
         writeln!(
             out,
             "\n## `{event}`\n\n`socklife skb --allocs -o json` prints a line for {what} in each interval: `v`, `event`, \
-             `time_ns` and `wall`, and these. Counts are since the start. `docs/skb.md` explains them.\n"
+             `time_ns` and `wall`, and these. Counts are since the start. `docs/skb-allocs.md` explains them.\n"
         )?;
         table(&mut out, fields)?;
     }

@@ -24,7 +24,7 @@ use crate::output::Format;
 /// the table: how often the payload was copied on the way.
 ///
 /// With --drops or --allocs nothing is followed: what the kernel drops is counted, by reason and place, or what it
-/// allocates, by function and by connection, and how many are alive (docs/skb.md).
+/// allocates, by function and by connection, and how many are alive (docs/trouble.md, docs/skb-allocs.md).
 ///
 /// Only segments with data are followed, so no bare ACKs. The programs for it run for each packet of the machine, and are
 /// attached only while this command runs. Over loopback and veth one sk_buff goes all the way; of a connection to another

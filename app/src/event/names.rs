@@ -1,6 +1,10 @@
 //! The kernel's numbers by name.
 
-use std::fmt;
+use std::{
+    fmt,
+    hash::{BuildHasher as _, RandomState},
+    sync::LazyLock,
+};
 
 use serde::{Serialize, Serializer};
 
@@ -91,5 +95,42 @@ impl fmt::Display for TcpFlags {
 impl Serialize for TcpFlags {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// A kernel address, shown as a number that tells only whether it is the same again: the address itself is a secret.
+pub struct Nameless(pub u64);
+
+/// Another one each time socklife runs.
+static SECRET: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+impl fmt::Display for Nameless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:012x}", SECRET.hash_one(self.0) >> 16)
+    }
+}
+
+impl Serialize for Nameless {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Nameless, TcpFlags};
+
+    #[test]
+    fn addresses_are_told_apart_and_not_told() {
+        let address = 0xffff_8881_0000_1234;
+        assert_eq!(Nameless(address).to_string(), Nameless(address).to_string());
+        assert_ne!(Nameless(address).to_string(), Nameless(address + 1).to_string());
+        assert!(!Nameless(address).to_string().contains("88810000"));
+    }
+
+    #[test]
+    fn flags_have_their_names() {
+        assert_eq!(TcpFlags(0x12).to_string(), "SYN,ACK");
+        assert_eq!(TcpFlags(0).to_string(), "");
     }
 }

@@ -6,14 +6,20 @@ use socklife_abi::{
     skb::direction,
 };
 
-use super::{Describe, FieldDoc, names::numbered};
+use super::{
+    Describe, FieldDoc,
+    names::{Nameless, numbered},
+};
 use crate::kernel::symbols;
 
 impl Describe for SkbAlloc {
     const MEANING: &'static str = "An `sk_buff` was allocated for the connection, or one that was allocated elsewhere is \
                                    known to be the connection's. Told only where it is asked for.";
     const FIELDS: &'static [FieldDoc] = &[
-        ("skb", "its address, in hexadecimal: `skb_free` names it again"),
+        (
+            "skb",
+            "a number for it: `skb_free` has the same one, another run of socklife has others",
+        ),
         (
             "caller",
             "the function that allocated it, or the address where the kernel does not tell names; absent where it is unknown",
@@ -27,7 +33,7 @@ impl Describe for SkbAlloc {
     ];
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        map.serialize_entry("skb", &format_args!("{:x}", self.skb).to_string())?;
+        map.serialize_entry("skb", &Nameless(self.skb))?;
         if let Some(caller) = symbols::shown(self.caller) {
             map.serialize_entry("caller", &caller)?;
         }
@@ -43,8 +49,9 @@ impl Describe for SkbAlloc {
         let direction = numbered(&direction::NAMES, self.direction);
         write!(
             out,
-            "skb {:x} by {caller} to {direction}, truesize {}",
-            self.skb, self.truesize
+            "skb {} by {caller} to {direction}, truesize {}",
+            Nameless(self.skb),
+            self.truesize
         )
     }
 }

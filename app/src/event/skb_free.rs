@@ -3,13 +3,16 @@ use std::fmt;
 use serde::ser::SerializeMap;
 use socklife_abi::{event::SkbFree, skb::direction};
 
-use super::{Describe, FieldDoc, Millis, names::numbered};
+use super::{
+    Describe, FieldDoc, Millis,
+    names::{Nameless, numbered},
+};
 use crate::kernel::symbols;
 
 impl Describe for SkbFree {
     const MEANING: &'static str = "An `sk_buff` of the connection is gone. Told only where it is asked for.";
     const FIELDS: &'static [FieldDoc] = &[
-        ("skb", "its address, in hexadecimal, as in `skb_alloc`"),
+        ("skb", "its number, as in `skb_alloc`"),
         (
             "caller",
             "the function that allocated it, or the address where the kernel does not tell names; absent where it is unknown",
@@ -20,7 +23,7 @@ impl Describe for SkbFree {
     ];
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        map.serialize_entry("skb", &format_args!("{:x}", self.skb).to_string())?;
+        map.serialize_entry("skb", &Nameless(self.skb))?;
         if let Some(caller) = symbols::shown(self.caller) {
             map.serialize_entry("caller", &caller)?;
         }
@@ -30,6 +33,6 @@ impl Describe for SkbFree {
     }
 
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        write!(out, "skb {:x} after {}", self.skb, Millis(self.lifetime_ns))
+        write!(out, "skb {} after {}", Nameless(self.skb), Millis(self.lifetime_ns))
     }
 }

@@ -33,7 +33,7 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
     if pairs {
         eprintln!(
             "socklife: with tracepoints alone only what TCP queues to send can be counted, an sk_buff and its first \
-             clone as one (`docs/skb.md`)"
+             clone as one (`docs/skb-allocs.md`)"
         );
     }
     drop_privileges(false)?;
