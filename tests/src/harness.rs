@@ -11,6 +11,8 @@ pub mod view;
 
 use std::{
     io::Write as _,
+    net::TcpStream,
+    os::fd::AsRawFd as _,
     process::Command,
     time::{Duration, Instant},
 };
@@ -87,3 +89,24 @@ pub fn until(patience: Duration, mut fact: impl FnMut() -> bool) -> bool {
 
 /// How long anything may take: VMs run without hardware support.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Closes with a RST (`SO_LINGER` with no time).
+pub fn reset(socket: TcpStream) {
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    let len = libc::socklen_t::try_from(size_of::<libc::linger>()).unwrap();
+    // SAFETY: an option of that type.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            len,
+        )
+    };
+    assert_eq!(done, 0);
+    drop(socket);
+}

@@ -4,7 +4,6 @@ use std::{
     collections::HashSet,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
 };
 
 use serde_json::Value;
@@ -12,6 +11,7 @@ use serde_json::Value;
 use crate::harness::{
     Class, Events, Namespace, Tracer,
     helper::{Server, Witness, client},
+    reset,
 };
 
 /// A prime number of connections: 505 over IPv4 and 504 over IPv6.
@@ -146,27 +146,6 @@ pub fn pair() -> (TcpStream, TcpStream) {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
     (client, server)
-}
-
-/// Closes with a reset.
-fn reset(socket: TcpStream) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    let len = libc::socklen_t::try_from(size_of::<libc::linger>()).unwrap();
-    // SAFETY: an option of that type.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            len,
-        )
-    };
-    assert_eq!(done, 0);
-    drop(socket);
 }
 
 /// FIN by the client, FIN by the server, reset by the client, close over unread data.

@@ -3,31 +3,10 @@
 use std::{
     io::Write as _,
     net::{TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
 };
 
 use super::{LOOPBACKS, ended, has_reset_reasons, start};
-use crate::harness::Class;
-
-/// Closes with a RST (`SO_LINGER` with no time).
-fn abort(socket: TcpStream) {
-    let linger = libc::linger {
-        l_onoff: 1,
-        l_linger: 0,
-    };
-    // SAFETY: an option of the size that is named.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_LINGER,
-            (&raw const linger).cast(),
-            libc::socklen_t::try_from(size_of_val(&linger)).unwrap(),
-        )
-    };
-    assert_eq!(done, 0);
-    drop(socket);
-}
+use crate::harness::{Class, reset};
 
 /// One end gives up: the other had bytes that it did not read.
 pub fn aborted(class: Class) {
@@ -41,7 +20,7 @@ pub fn aborted(class: Class) {
                 let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
                 let (server, _) = listener.accept().unwrap();
                 client.write_all(&[1; BYTES]).unwrap();
-                abort(client);
+                reset(client);
                 drop(server);
             }
         }
