@@ -86,8 +86,8 @@ pub struct TraceArgs {
     #[arg(long, value_name = "N", default_value_t = 131_072, value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     max_skbs: u32,
 
-    /// How many events of one listener's SYN path to take one by one in a second; in a flood the rest is only counted. 0
-    /// takes each.
+    /// How many events of one listener's SYN path, and how many drops and how many RSTs of one CPU, to take one by one in a
+    /// second; in a flood the rest is only counted. 0 takes each.
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     sample: u32,
 

@@ -120,7 +120,7 @@ impl fmt::Display for Loss {
             ),
             Stage::Sampled => write!(
                 f,
-                "{} {kind} counted only: too many in a second for one listener (--sample 0 shows each)",
+                "{} {kind} counted only: too many in a second for one listener, or one CPU (--sample 0 shows each)",
                 self.count
             ),
             Stage::Kernel(Missed::DropTable) => write!(f, "{} drops not counted: table full", self.count),
