@@ -49,12 +49,12 @@ fn kernel_knows(name: &str) -> bool {
 }
 
 /// The kernel says why it drops a segment (5.17 and later).
-pub fn has_drop_reasons() -> bool {
+fn has_drop_reasons() -> bool {
     kernel_knows("SKB_DROP_REASON_NO_SOCKET")
 }
 
 /// The kernel says which socket a dropped segment was for (6.11 and later).
-fn kernel_names_the_socket() -> bool {
+pub fn kernel_names_the_socket() -> bool {
     kernel_knows("rx_sk")
 }
 
