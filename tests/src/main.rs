@@ -57,27 +57,26 @@ fn trials(list: bool) -> Vec<Trial> {
                 harness::say(&format!("skip: {name}: {reason}"));
             }
             let case = *case;
-            let runs = if class == Class::Tracepoint { RUNS } else { 1 };
-            trials.push(trial(name, runs, move || case(class)).with_ignored_flag(refused.is_some()));
+            trials.push(trial(name, move || case(class)).with_ignored_flag(refused.is_some()));
         }
     }
     for (name, case) in cases::ONCE {
-        trials.push(trial(format!("any::{name}"), 1, case));
+        trials.push(trial(format!("any::{name}"), case));
     }
     trials
 }
 
-/// How often a case is tried with tracepoints alone. Where the kernel can be preempted inside a system call's tracepoint it
-/// skips the programs there now and then, and socklife says so: such a run proves nothing.
+/// How often a case is tried. Where the kernel can be preempted inside a program (7.3) it skips others now and then, and
+/// socklife says so: such a run proves nothing. One that is skipped each time fails.
 const RUNS: u32 = 3;
 
-fn trial(name: String, runs: u32, case: impl Fn() + Send + 'static) -> Trial {
+fn trial(name: String, case: impl Fn() + Send + 'static) -> Trial {
     Trial::test(name.clone(), move || {
         for run in 1.. {
             let Err(panic) = catch_unwind(AssertUnwindSafe(&case)) else {
                 break;
             };
-            if !harness::kernel_skipped() || run >= runs {
+            if !harness::kernel_skipped() || run >= RUNS {
                 return Err(failure(&*panic));
             }
             harness::say(&format!("again: {name}: the kernel skipped a program"));
