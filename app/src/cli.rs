@@ -33,6 +33,8 @@ use clap::{Parser, Subcommand};
         sudo socklife queues                    each listener's two queues, every second\n  \
         socklife capacity                       how many connections this host can hold\n  \
         sudo socklife sockets --lport 8080      what exists now, and who holds it\n  \
+        sudo socklife skb --port 8080           single segments, from layer to layer\n  \
+        sudo socklife skb --drops               what is dropped, why and where\n  \
         sudo socklife skb --port 8080           segments on their way through the kernel's layers\n  \
         socklife serve --listen 127.0.0.1:8080  a server that forks for each connection, to watch\n  \
         sudo socklife doctor                    what this kernel lets socklife see"
