@@ -15,8 +15,9 @@ use crate::output::Format;
 /// Follow segments through the kernel's layers, or count what it drops (--drops) and allocates (--allocs).
 ///
 /// A segment is followed from write(2) to the peer's read(2). The kernel keeps it in one buffer, and a `struct sk_buff`
-/// tells where in that the data begins and how long it is. On the way down each layer pushes its header in front of the data: `skb->data` moves back, into the headroom. On the way
-/// up each layer pulls its header off: `data` moves forward. Nothing is copied between the layers.
+/// tells where in that the data begins and how long it is. On the way down each layer pushes its header in front of the
+/// data: `skb->data` moves back, into the headroom. On the way up each layer pulls its header off: `data` moves forward.
+/// Nothing is copied between the layers.
 ///
 /// For each segment there is a table with a line for each step: the function (or tracepoint) of the kernel, what its layer
 /// calls the whole (data, segment, packet, frame), HEADROOM (`data - head`), LEN, the headers pushed (+) or pulled (-) since
