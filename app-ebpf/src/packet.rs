@@ -151,6 +151,12 @@ impl Segment {
         (ends.sport == self.tuple.dport && ends.dport == self.tuple.sport).then_some(sock)
     }
 
+    /// It brings no data, and begins nothing.
+    #[inline(always)]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0 && self.flags & SYN == 0
+    }
+
     /// An ACK, and nothing else.
     #[inline(always)]
     pub fn is_bare_ack(&self) -> bool {

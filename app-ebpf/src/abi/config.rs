@@ -69,6 +69,10 @@ pub struct Config {
     pub hz: u32,
     /// `SKB_DROP_REASON_TCP_FLAGS`, or 0 where this kernel has none.
     pub reason_tcp_flags: u32,
+    /// `SKB_DROP_REASON_NOT_SPECIFIED`, or `u32::MAX` where this kernel has none.
+    pub reason_unsaid: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Drop reasons that are none: the segment was used up, or its socket is closed.
     pub used_up: Reasons,
     /// Drop reasons of an ACK without data that TCP had no use for any more: nothing is lost with it.
@@ -79,7 +83,7 @@ pub struct Config {
     pub purge: [u64; 2],
 }
 
-const _: () = assert!(size_of::<Config>() == 144);
+const _: () = assert!(size_of::<Config>() == 152);
 
 /// A set of the kernel's drop reasons: one bit for each of the first 256.
 pub type Reasons = [u64; 4];
@@ -94,6 +98,8 @@ impl Config {
         sample: 0,
         hz: 0,
         reason_tcp_flags: 0,
+        reason_unsaid: u32::MAX,
+        reserved: 0,
         used_up: [0; 4],
         stale_ack: [0; 4],
         no_room: [0; 4],

@@ -54,8 +54,12 @@ fn is_used_up(segment: &Segment, reason: u32) -> bool {
     if reason != NO_REASON && holds(reasons!(used_up), reason) {
         return true;
     }
-    // Up to 6.1 TCP frees the ACKs that it has used up in the same way, and says nothing, or NOT_SPECIFIED.
-    segment.at_tcp && segment.is_bare_ack() && (reason == NO_REASON || holds(reasons!(stale_ack), reason))
+    if !segment.at_tcp {
+        return false;
+    }
+    // TCP frees ACKs that it has used up in the same way, up to 6.1, and FINs and RSTs that a timewait sock takes.
+    let unsaid = reason == NO_REASON || reason == global!(CONFIG.reason_unsaid);
+    (unsaid && segment.is_empty()) || (segment.is_bare_ack() && holds(reasons!(stale_ack), reason))
 }
 
 #[inline(always)]

@@ -15,10 +15,8 @@ pub const USED_UP: [&str; 5] = [
     "TCP_RESET",
 ];
 
-/// An ACK without data that says nothing new: a window probe, a keepalive, or one that others have overtaken. Before 6.2 most
-/// that TCP has used up have no reason.
-pub const STALE_ACK: [&str; 10] = [
-    "NOT_SPECIFIED",
+/// An ACK without data that says nothing new: a window probe, a keepalive, or one that others have overtaken.
+pub const STALE_ACK: [&str; 9] = [
     "TCP_ZEROWINDOW",
     "TCP_OVERWINDOW",
     "TCP_RFC7323_PAWS_ACK",

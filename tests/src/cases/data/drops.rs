@@ -16,7 +16,7 @@ use socklife::scene::{
 use super::{
     LOOPBACKS, assert_reason, ended, has_drop_reasons, has_reset_reasons, ioctl, kernel_names_the_socket, start,
 };
-use crate::harness::{Class, Namespace, Tracer, socklife};
+use crate::harness::{Class, Namespace, PATIENCE, Tracer, socklife, until};
 
 /// What receives TCP.
 fn receiver(ip: IpAddr) -> &'static str {
@@ -314,6 +314,17 @@ fn full(ip: IpAddr, namespace: &Namespace, tracer: Tracer) {
     }
 }
 
+/// `proc_pid_net(5)`: local port and state.
+fn is_in_fin_wait2(port: u16) -> bool {
+    let sockets =
+        ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap());
+    sockets.iter().flat_map(|table| table.lines()).any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let local = words.next().unwrap_or_default();
+        local.ends_with(&format!(":{port:04X}")) && words.nth(1) == Some("05")
+    })
+}
+
 /// Nothing is dropped where nothing went wrong, however the kernel frees what is used up.
 pub fn nothing_dropped(class: Class) {
     const COUNT: usize = 101;
@@ -335,12 +346,19 @@ pub fn nothing_dropped(class: Class) {
                 drop(client);
                 assert_eq!(server.read(&mut bytes).unwrap(), 0);
             }
+            // The client's end is a timewait sock by the time the server closes.
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, _) = listener.accept().unwrap();
+            let port = client.local_addr().unwrap().port();
+            drop(client);
+            assert!(until(PATIENCE, || is_in_fin_wait2(port)));
+            drop(server);
         }
     });
-    tracer.wait_for("closed", 4 * COUNT);
+    const CLOSED: usize = 4 * (COUNT + 1);
+    tracer.wait_for("closed", CLOSED);
     let events = ended(tracer);
-    let closed = events.of("closed").len();
-    assert_eq!(closed, 4 * COUNT);
+    assert_eq!(events.of("closed").len(), CLOSED);
     // On a machine that is slow, TCP sends again what was only late; that it came twice is a drop.
     let again = events.of("retransmitted").len();
     let twice = |event: &Value| {
