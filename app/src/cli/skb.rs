@@ -47,11 +47,11 @@ pub struct Skb {
     count: Option<u64>,
 
     /// Count what is dropped, by reason and place, instead of following anything.
-    #[arg(long, conflicts_with_all = ["rate", "pid"])]
+    #[arg(long, group = "counting", conflicts_with_all = ["rate", "pid"])]
     drops: bool,
 
     /// Count what is allocated, by function and by connection, instead of following anything.
-    #[arg(long, conflicts_with_all = ["rate", "pid", "drops"])]
+    #[arg(long, group = "counting", conflicts_with_all = ["rate", "pid"])]
     allocs: bool,
 
     /// With --allocs: show each allocation and each end, of connections only, instead of counts.
@@ -59,7 +59,7 @@ pub struct Skb {
     each: bool,
 
     /// With --drops or --allocs: length of an interval: seconds, or 10s, 500ms, 2m.
-    #[arg(long, value_name = "TIME", default_value = "2", value_parser = interval)]
+    #[arg(long, value_name = "TIME", default_value = "2", value_parser = interval, requires = "counting")]
     interval: Duration,
 
     /// Begin to follow no more segments than this in a second; what is left out is counted.
