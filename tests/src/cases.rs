@@ -84,6 +84,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("findings_helper", handoff::findings::helper),
     ("data_drops_closed_port", data::drops::closed_port),
     ("data_drops_refused_segments", data::drops::refused_segments),
+    ("data_drops_at_a_listener", data::drops::at_a_listener),
     ("data_drops_last_hop", data::drops::last_hop),
     ("data_drops_full_receiver", data::drops::full_receiver),
     ("data_drops_summary", data::drops::summary),

@@ -3,7 +3,7 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
+    os::fd::{AsFd, AsRawFd as _},
 };
 
 use serde_json::Value;
@@ -136,7 +136,7 @@ pub fn summary(class: Class) {
 }
 
 /// Drops everything (`BPF_RET | BPF_K`, 0).
-fn refuse_all(socket: &TcpStream) {
+fn refuse_all(socket: &impl AsFd) {
     let mut instruction = libc::sock_filter {
         code: 6,
         jt: 0,
@@ -150,7 +150,7 @@ fn refuse_all(socket: &TcpStream) {
     // SAFETY: a program of one instruction, copied by the call.
     let done = unsafe {
         libc::setsockopt(
-            socket.as_raw_fd(),
+            socket.as_fd().as_raw_fd(),
             libc::SOL_SOCKET,
             libc::SO_ATTACH_FILTER,
             (&raw const program).cast(),
@@ -206,6 +206,51 @@ pub fn refused_segments(class: Class) {
                 assert_eq!(event["location"], receiver(server.ip()), "{event}");
                 assert_eq!(event["tcp_flags"], "PSH,ACK", "{event}");
             }
+        }
+    }
+}
+
+/// SYNs that a listener's filter refuses: the listener is named, where the kernel says so.
+pub fn at_a_listener(class: Class) {
+    const COUNT: u16 = 3;
+    let (namespace, tracer) = start(class, "skb_dropped,listening");
+    let ends = namespace.run(|| {
+        LOOPBACKS.map(|ip| {
+            let listener = listener(ip, 8).unwrap();
+            refuse_all(&listener);
+            let server = listener.local_addr().unwrap();
+            let peers = (0..COUNT).map(|number| {
+                let peer = Peer::new(server, number).unwrap();
+                peer.syn().unwrap();
+                peer.local
+            });
+            (server, peers.collect::<Vec<_>>())
+        })
+    });
+    tracer.wait_for("skb_dropped", 2 * usize::from(COUNT));
+    let events = ended(tracer);
+    let dropped = events.of("skb_dropped");
+    assert_eq!(dropped.len(), 2 * usize::from(COUNT), "{:#?}", events.all);
+    let sent = ends
+        .iter()
+        .flat_map(|(server, peers)| peers.iter().map(|peer| (*server, *peer)));
+    for (event, (server, peer)) in dropped.into_iter().zip(sent) {
+        assert_ends(event, server, peer);
+        assert_reason(event, "SOCKET_FILTER");
+        assert_eq!(event["tcp_flags"], "SYN", "{event}");
+        if kernel_names_the_socket() {
+            let listening = events.of("listening");
+            let listener = listening
+                .iter()
+                .find(|listener| listener["lport"] == server.port())
+                .unwrap();
+            assert_eq!(
+                (&event["state"], &event["cookie"]),
+                (&"LISTEN".into(), &listener["cookie"]),
+                "{event}"
+            );
+        } else {
+            assert!(event["state"].is_null() && event["cookie"].is_null(), "{event}");
         }
     }
 }
