@@ -3,11 +3,14 @@
 //! The way of an event: the programs of `app-ebpf` write a record to a ring buffer; [`kernel`] loads and attaches them
 //! and hands the records out; [`event`] decodes; [`model`] is what events come to, [`view`] what is shown of that, [`output`]
 //! how; [`cli`] has one file for each subcommand.
+// A closed standard error is a panic there; `say!` is for that.
+#![warn(clippy::print_stderr)]
 
 mod capacity;
 pub mod cli;
 mod clock;
 mod comm;
+mod ending;
 pub mod event;
 mod holders;
 pub mod kernel;

@@ -34,6 +34,11 @@ pub fn resolve(name: &str) -> Result<u32> {
     })
 }
 
+/// Whether this thread lives in the network namespace with this inode.
+pub fn is_own(netns: u32) -> bool {
+    inode(Path::new("/proc/thread-self/ns/net")).is_ok_and(|own| own == netns)
+}
+
 fn inode(path: &Path) -> Result<u32> {
     let file = fs::metadata(path).with_context(|| format!("cannot look at {}", path.display()))?;
     // NSFS_MAGIC (`include/uapi/linux/magic.h`).

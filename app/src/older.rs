@@ -17,6 +17,7 @@ use crate::{
     holders::{self, Found, Holder},
     kernel::{Counters, Sockets},
     model::{Holders, holders::Before},
+    output::say,
 };
 
 /// A process that forks while we look is found the next time, and its child then or by an event.
@@ -58,12 +59,12 @@ pub fn tell(model: &mut Holders, counters: &mut Counters, filter: &Filter) -> Re
         }
     }
     if found.cut {
-        eprintln!(
+        say!(
             "socklife: too many descriptors on this machine to look at each: some that hold older sockets are not known"
         );
     }
     if found.hidden > 0 {
-        eprintln!(
+        say!(
             "socklife: {} processes do not show their descriptors (CAP_SYS_PTRACE): what they hold already is not known",
             found.hidden
         );

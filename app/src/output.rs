@@ -8,6 +8,7 @@ mod json;
 mod line;
 mod millis;
 pub mod screen;
+mod stderr;
 mod stdout;
 mod text;
 mod writer;
@@ -22,6 +23,8 @@ pub use grouped::Grouped;
 pub use json::lost;
 pub use line::Line;
 pub use millis::millis;
+pub(crate) use stderr::say;
+pub use stderr::say_line;
 pub use writer::{Output, start};
 
 /// The format.

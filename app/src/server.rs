@@ -20,6 +20,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::output::say;
 use signals::Signals;
 
 /// How the server is.
@@ -78,7 +79,7 @@ pub fn run(options: &Options) -> Result<()> {
     };
     while server.step()? {}
     server.drain()?;
-    eprintln!("socklife: served {} connections", server.served);
+    say!("socklife: served {} connections", server.served);
     Ok(())
 }
 
@@ -169,7 +170,7 @@ impl Server<'_> {
                 // Gone before we came, or taken by another.
                 Some(libc::EAGAIN | libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => Ok(()),
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                    eprintln!("socklife: cannot accept: {error}; trying again");
+                    say!("socklife: cannot accept: {error}; trying again");
                     thread::sleep(Duration::from_millis(100));
                     Ok(())
                 }
@@ -183,7 +184,7 @@ impl Server<'_> {
         // SAFETY: this process has one thread, so the child may do what any program may.
         match unsafe { libc::fork() } {
             -1 => {
-                eprintln!(
+                say!(
                     "socklife: cannot fork: {}; a connection is closed",
                     Error::last_os_error()
                 );
@@ -206,7 +207,7 @@ impl Server<'_> {
                 {
                     Ok(()) => 0,
                     Err(error) => {
-                        eprintln!("socklife: serve[{}]: {error}", std::process::id());
+                        say!("socklife: serve[{}]: {error}", std::process::id());
                         1
                     }
                 };

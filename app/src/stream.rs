@@ -8,8 +8,7 @@ mod segments;
 mod skb_allocs;
 
 use std::{
-    io::Write as _,
-    os::fd::AsFd as _,
+    os::fd::{AsFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -19,14 +18,17 @@ use tokio::{
     io::{Interest, unix::AsyncFd},
     signal::unix::{SignalKind, signal},
     sync::oneshot,
-    time::{MissedTickBehavior, interval},
+    task::yield_now,
+    time::{MissedTickBehavior, timeout},
 };
 
 use crate::{
+    clock::boot_ns,
+    ending::Ending,
     event::Event,
     kernel::{Counters, Loss, Losses, Told, Tracer},
     model::reconcile::Verdict,
-    output::{Grouped, Sent},
+    output::{Grouped, Sent, say},
     self_check::{Checked, SelfCheck},
 };
 
@@ -42,14 +44,20 @@ const DRAIN: Duration = Duration::from_millis(5);
 const COUNT: Duration = Duration::from_secs(1);
 /// How often half-open connections that nobody saw end are looked for: they are known by two minutes of silence.
 const SWEEP: Duration = Duration::from_secs(10);
+/// Records that are read before others have their turn: some milliseconds.
+const TURN: u32 = 1024;
+/// A signal to a whole process group reaches each of its processes within this time.
+const TOGETHER: Duration = Duration::from_millis(200);
 /// How long the output may stand still at the end.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+const EVENTS: &str = "events";
 
 /// Where events go, and what is made of them.
 pub trait Sink {
     /// What it counts.
     fn what(&self) -> &'static str {
-        "events"
+        EVENTS
     }
 
     /// How often something is to be shown, where that is not with each event.
@@ -95,10 +103,21 @@ pub trait Sink {
 pub struct Limits {
     /// After so many events.
     pub count: Option<u64>,
-    /// After so long.
+    /// After so long, from when everything is attached.
     pub duration: Option<Duration>,
     /// When somebody says so.
     pub until: Option<oneshot::Receiver<()>>,
+    /// When this process ends (`pidfd_open(2)`), which it should not.
+    pub server: Option<OwnedFd>,
+}
+
+/// What ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// A limit, a signal, or the end of the output.
+    Wanted,
+    /// [`Limits::server`] has ended.
+    ServerGone,
 }
 
 /// What is compared with the kernel's counters at the end.
@@ -119,6 +138,8 @@ pub struct Passed {
     /// As many as are wanted.
     most: Option<u64>,
     closed: bool,
+    /// When it ended, on the boot clock; what comes later is not part of it.
+    over: Option<u64>,
 }
 
 impl Passed {
@@ -132,18 +153,31 @@ impl Passed {
         match sent {
             Sent::Yes => self.events += 1,
             Sent::Lost | Sent::Unwanted => {}
-            Sent::Closed => self.closed = true,
+            Sent::Closed => {
+                self.events += 1;
+                self.close();
+            }
         }
+    }
+
+    /// Nobody takes any more.
+    pub fn close(&mut self) {
+        self.closed = true;
     }
 }
 
 /// Streams until a limit, a signal, or the end of the output; then tells what was seen and lost.
-pub fn run<S: Sink>(tracer: Tracer, mut sink: S, losses: &Losses, mut limits: Limits, check: &Check<'_>) -> Result<()> {
+pub fn run<S: Sink>(
+    tracer: Tracer,
+    mut sink: S,
+    losses: &Losses,
+    mut limits: Limits,
+    check: &Check<'_>,
+) -> Result<Ended> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let started = Instant::now();
     let mut passed = Passed {
         most: limits.count,
         ..Passed::default()
@@ -160,13 +194,23 @@ pub fn run<S: Sink>(tracer: Tracer, mut sink: S, losses: &Losses, mut limits: Li
     ));
     let what = sink.what();
     let finished = sink.finish(PATIENCE);
-    let checked = streamed?;
-    let news = told.news(losses);
-    tell(&news);
-    finished?;
-    summary(&passed, what, losses, started.elapsed());
+    let Streamed { checked, ended, lasted } = streamed?;
+    tell(&told.news(losses));
+    // What could not be written was handed over before.
+    if what == EVENTS {
+        passed.events = passed.events.saturating_sub(losses.unwritten());
+    }
+    summary(&passed, what, losses, lasted);
     verdicts(&checked, check);
-    Ok(())
+    finished?;
+    Ok(ended)
+}
+
+struct Streamed {
+    checked: Vec<Checked>,
+    ended: Ended,
+    /// From when everything was attached to when it ended.
+    lasted: Duration,
 }
 
 async fn stream<S: Sink>(
@@ -177,72 +221,103 @@ async fn stream<S: Sink>(
     check: &Check<'_>,
     passed: &mut Passed,
     told: &mut Told,
-) -> Result<Vec<Checked>> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+) -> Result<Streamed> {
+    let mut ending = Ending::watch()?;
     let mut resize = signal(SignalKind::window_change()).context("cannot watch for SIGWINCH")?;
     let fd = tracer
         .ring
         .as_fd()
         .try_clone_to_owned()
         .context("cannot watch the ring buffer")?;
-    // SAFETY: the descriptor is our own, and `readable` closes it.
-    let readable = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }
-        .map_err(std::io::Error::from)
-        .context("cannot watch the ring buffer")?;
+    let readable = watch(fd).context("cannot watch the ring buffer")?;
+    let server = limits
+        .server
+        .take()
+        .map(watch)
+        .transpose()
+        .context("cannot watch the server")?;
     let mut drain_tick = ticks(DRAIN);
     let mut count_tick = ticks(COUNT);
     let mut sweep_tick = ticks(SWEEP);
     let shows = sink.interval();
     let mut show_tick = ticks(shows.unwrap_or(COUNT));
-    let (duration, until) = (limits.duration, limits.until.take());
-    let end = async move {
-        match (duration, until) {
-            (Some(duration), _) => tokio::time::sleep(duration).await,
+    let until = limits.until.take();
+    let until = async move {
+        match until {
             // Said, or nobody is left to say it.
-            (None, Some(until)) => drop(until.await),
-            (None, None) => std::future::pending().await,
+            Some(until) => drop(until.await),
+            None => std::future::pending().await,
+        }
+    };
+    tokio::pin!(until);
+    say!("socklife: attached");
+    let begun = Instant::now();
+    let end = async {
+        match limits.duration {
+            Some(duration) => tokio::time::sleep_until((begun + duration).into()).await,
+            None => std::future::pending().await,
         }
     };
     tokio::pin!(end);
-    eprintln!("socklife: attached");
+    let mut ended = Ended::Wanted;
+    // A second, or an interval, is over: it is told when everything that happened before was handed in.
+    let (mut second, mut interval) = (None, None);
     while !passed.done() {
+        // Reading comes last: it may never come to an end.
         tokio::select! {
             biased;
-            _ = interrupt.recv() => break,
-            _ = terminate.recv() => break,
+            () = ending.comes() => break,
             () = &mut end => break,
-            guard = readable.readable() => {
-                drain(&mut tracer.ring, sink, passed);
-                guard.context("cannot watch the ring buffer")?.clear_ready();
-            }
-            _ = drain_tick.tick() => drain(&mut tracer.ring, sink, passed),
-            _ = show_tick.tick(), if shows.is_some() => {
-                drain(&mut tracer.ring, sink, passed);
-                if !sink.show(&tracer.counters, passed)? {
-                    break;
+            () = &mut until => break,
+            () = gone(server.as_ref()) => {
+                // A signal of the terminal comes to both of us.
+                if timeout(TOGETHER, ending.comes()).await.is_err() {
+                    ended = Ended::ServerGone;
                 }
+                break;
             }
-            _ = resize.recv() => sink.resized(),
-            _ = count_tick.tick() => {
+            _ = show_tick.tick(), if shows.is_some() && interval.is_none() => interval = Some(boot_ns()),
+            _ = count_tick.tick(), if second.is_none() => {
                 tracer.tell_log();
                 tracer.counters.read_into(losses)?;
-                let news = told.news(losses);
-                drain(&mut tracer.ring, sink, passed);
-                sink.second(&news, &tracer.counters, passed)?;
-                if reader_is_gone() {
-                    break;
-                }
+                second = Some((told.news(losses), boot_ns()));
             }
             _ = sweep_tick.tick() => {
                 for event in tracer.counters.sweep()? {
                     sink.made(event, passed);
                 }
             }
+            _ = resize.recv() => sink.resized(),
+            guard = readable.readable() => {
+                let mut guard = guard.context("cannot watch the ring buffer")?;
+                if drain(&mut tracer.ring, sink, passed) == Drained::Everything {
+                    guard.clear_ready();
+                }
+            }
+            _ = drain_tick.tick() => {}
+        }
+        let drained = drain(&mut tracer.ring, sink, passed);
+        if interval.take_if(|over| drained.has_passed(*over)).is_some() && !sink.show(&tracer.counters, passed)? {
+            break;
+        }
+        if let Some((news, _)) = second.take_if(|(_, over)| drained.has_passed(*over)) {
+            sink.second(&news, &tracer.counters, passed)?;
+            if reader_is_gone() {
+                break;
+            }
+        }
+        if drained != Drained::Everything {
+            // Or the runtime would not look for signals, nor at its clock.
+            yield_now().await;
         }
     }
+    let lasted = limits
+        .duration
+        .map_or(begun.elapsed(), |most| begun.elapsed().min(most));
+    let over = boot_ns().saturating_sub(nanos(begun.elapsed() - lasted));
     tracer.tell_log();
-    drain(&mut tracer.ring, sink, passed);
+    passed.over = Some(over);
+    while !drain(&mut tracer.ring, sink, passed).has_passed(over) {}
     sink.closing(&tracer.counters)?;
     // To detach takes a while, and happens in no order: what is compared must be counted by all.
     let checked = match check.check {
@@ -251,26 +326,84 @@ async fn stream<S: Sink>(
     };
     // What was sent before the end belongs to it.
     let (mut ring, counters) = tracer.detach();
-    drain(&mut ring, sink, passed);
+    while drain(&mut ring, sink, passed) != Drained::Everything {}
     counters.read_into(losses)?;
-    let news = told.news(losses);
+    let mut news = second.map(|(news, _)| news).unwrap_or_default();
+    news.extend(told.news(losses));
     sink.end(&news, &counters, passed)?;
-    Ok(checked)
+    Ok(Streamed { checked, ended, lasted })
+}
+
+fn watch(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
+    // SAFETY: the descriptor is its own, and closed with it.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    Ok(watched.map_err(std::io::Error::from)?)
+}
+
+/// Waits for the end of a process, if there is one to watch.
+async fn gone(process: Option<&AsyncFd<OwnedFd>>) {
+    match process {
+        // An error is no end.
+        Some(process) if process.readable().await.is_ok() => {}
+        _ => std::future::pending().await,
+    }
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {
-    let mut ticks = interval(period);
+    let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
-fn drain<S: Sink>(ring: &mut RingBuf<MapData>, sink: &mut S, passed: &mut Passed) {
-    while !passed.done() {
-        let Some(record) = ring.next() else { break };
-        if let Some(event) = Event::decode(&record) {
-            sink.event(event, passed);
+/// How far the ring buffer was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Drained {
+    /// There is nothing more in it.
+    Everything,
+    /// Up to this time, on the boot clock. More waits.
+    UpTo(u64),
+}
+
+impl Drained {
+    /// Whether everything was read that was there then.
+    fn has_passed(self, time_ns: u64) -> bool {
+        match self {
+            Self::Everything => true,
+            Self::UpTo(read) => read > time_ns,
         }
     }
+}
+
+/// Reads some of what waits.
+fn drain<S: Sink>(ring: &mut RingBuf<MapData>, sink: &mut S, passed: &mut Passed) -> Drained {
+    turn(|| ring.next().map(|record| Event::decode(&record)), sink, passed)
+}
+
+/// No more than a turn: in a storm there is always a next one.
+fn turn<S: Sink>(mut next: impl FnMut() -> Option<Option<Event>>, sink: &mut S, passed: &mut Passed) -> Drained {
+    let mut read = 0;
+    for _ in 0..TURN {
+        if passed.done() {
+            break;
+        }
+        let Some(event) = next() else {
+            return Drained::Everything;
+        };
+        if let Some(event) = event {
+            read = event.envelope.time_ns;
+            if passed.over.is_none_or(|over| read <= over) {
+                sink.event(event, passed);
+            }
+        }
+    }
+    if passed.done() {
+        return Drained::Everything;
+    }
+    Drained::UpTo(read)
 }
 
 /// Whether standard output is a pipe that nobody reads any more: without this a quiet trace would not notice.
@@ -287,10 +420,8 @@ fn reader_is_gone() -> bool {
 
 /// Says on standard error what was lost.
 pub fn tell(news: &[Loss]) {
-    let mut stderr = std::io::stderr().lock();
     for loss in news {
-        // There is nobody left to tell if this fails.
-        let _ = writeln!(stderr, "socklife: {loss}");
+        say!("socklife: {loss}");
     }
 }
 
@@ -298,6 +429,10 @@ fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
     let lost = match losses.lost() {
         0 => "none lost".to_owned(),
         lost => format!("{} lost", Grouped(lost)),
+    };
+    let unwritten = match losses.unwritten() {
+        0 => String::new(),
+        unwritten => format!(", {} of them because the output took no more", Grouped(unwritten)),
     };
     let sampled = match losses.sampled() {
         0 => String::new(),
@@ -307,8 +442,8 @@ fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
         0 => String::new(),
         left_out => format!(", {} not followed (--rate)", Grouped(left_out)),
     };
-    eprintln!(
-        "socklife: {} {what} in {:.1} s, {lost}{sampled}{left_out}",
+    say!(
+        "socklife: {} {what} in {:.1} s, {lost}{unwritten}{sampled}{left_out}",
         Grouped(passed.events),
         elapsed.as_secs_f64(),
     );
@@ -329,13 +464,94 @@ fn verdicts(checked: &[Checked], Check { all, blind, .. }: &Check<'_>) {
                     } else {
                         ""
                     };
-                    eprintln!("socklife: {verdict}{hint}");
+                    say!("socklife: {verdict}{hint}");
                 }
             }
-            None if *all => eprintln!(
-                "socklife: netns {netns}: cannot be compared, the process that lived there is gone or moved away"
-            ),
+            None if *all => {
+                say!("socklife: netns {netns}: cannot be compared, the process that lived there is gone or moved away")
+            }
             None => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use anyhow::Result;
+    use bytemuck::Zeroable as _;
+    use socklife_abi::event::{Connect, Envelope, Kind};
+
+    use super::{Counters, Drained, Event, Loss, Passed, Sent, Sink, TURN, turn};
+    use crate::event::Detail;
+
+    #[derive(Default)]
+    struct Count(u64);
+
+    impl Sink for Count {
+        fn event(&mut self, _: Event, passed: &mut Passed) {
+            self.0 += 1;
+            passed.note(Sent::Yes);
+        }
+
+        fn second(&mut self, _: &[Loss], _: &Counters, _: &mut Passed) -> Result<()> {
+            Ok(())
+        }
+
+        fn end(&mut self, _: &[Loss], _: &Counters, _: &mut Passed) -> Result<()> {
+            Ok(())
+        }
+
+        fn finish(self, _: Duration) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Each event is a nanosecond later.
+    fn storm(first: u64) -> impl FnMut() -> Option<Option<Event>> {
+        let mut time = first;
+        move || {
+            time += 1;
+            Some(Some(Event {
+                envelope: Envelope {
+                    time_ns: time,
+                    kind: Kind::Connect as u8,
+                    ..Envelope::zeroed()
+                },
+                detail: Detail::Connect(Connect {}),
+            }))
+        }
+    }
+
+    #[test]
+    fn a_storm_is_read_in_turns() {
+        let (mut count, mut passed) = (Count::default(), Passed::default());
+        let drained = turn(storm(0), &mut count, &mut passed);
+        assert_eq!((drained, count.0), (Drained::UpTo(TURN.into()), TURN.into()));
+        assert!(drained.has_passed(u64::from(TURN) - 1) && !drained.has_passed(TURN.into()));
+        assert_eq!(turn(|| None, &mut count, &mut passed), Drained::Everything);
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_not_part_of_it() {
+        let mut passed = Passed {
+            over: Some(7),
+            ..Passed::default()
+        };
+        let mut count = Count::default();
+        assert!(turn(storm(0), &mut count, &mut passed).has_passed(7));
+        assert_eq!(count.0, 7);
+    }
+
+    #[test]
+    fn enough_is_enough() {
+        let mut passed = Passed {
+            most: Some(13),
+            ..Passed::default()
+        };
+        let mut count = Count::default();
+        assert_eq!(turn(storm(0), &mut count, &mut passed), Drained::Everything);
+        assert_eq!(count.0, 13);
     }
 }

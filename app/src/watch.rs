@@ -7,16 +7,14 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use socklife_abi::queued::{Flowing, Queueing, Record};
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::sleep_until,
-};
+use tokio::time::sleep_until;
 
 use crate::{
     clock::{Clock, wall_ahead_of_monotonic},
+    ending::Ending,
     kernel::{Found, Sockets},
     model::dwell::Dwells,
-    output::{Blocks, Format, Line, Sent, screen},
+    output::{Blocks, Format, Line, Sent, say, screen},
     view::sockets::{Queues, QueuesTable, Row, json},
 };
 
@@ -68,7 +66,7 @@ pub fn run(
     watched?;
     finished?;
     if skipped > 0 {
-        eprintln!("socklife: {skipped} blocks skipped: output too slow");
+        say!("socklife: {skipped} blocks skipped: output too slow");
     }
     Ok(())
 }
@@ -78,8 +76,7 @@ async fn watch(
     display: &mut Display,
     rows: &mut impl FnMut(&Found<Queues>, &mut dyn FnMut(&[Row<'_>]) -> Result<Sent>) -> Result<Sent>,
 ) -> Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
-    let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
+    let mut ending = Ending::watch()?;
     let Shown { interval, count, .. } = display.shown;
     let between = (interval / LOOKS).min(RAREST);
     let mut dwells = Dwells::default();
@@ -95,8 +92,7 @@ async fn watch(
         let next = (start + scattered(between, number)).max(earliest).min(end);
         tokio::select! {
             biased;
-            _ = interrupt.recv() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            () = ending.comes() => return Ok(()),
             () = sleep_until(next.into()) => {}
         }
         let began = Instant::now();

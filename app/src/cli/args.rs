@@ -10,6 +10,7 @@ use socklife_abi::{config::Filter, event::Kind};
 use crate::{
     kernel::{Class, Follow, LOOK_AT_OTHERS, Tracer, Wanted},
     netns,
+    output::say,
     self_check::{self, SelfCheck},
 };
 
@@ -263,7 +264,7 @@ pub fn is_blind(tracer: &Tracer) -> bool {
 pub fn tell_missing(tracer: &Tracer) {
     for row in &tracer.report {
         if row.chosen.is_none() {
-            eprintln!(
+            say!(
                 "socklife: {} cannot be seen here (`socklife doctor` tells why)",
                 row.row.name
             );

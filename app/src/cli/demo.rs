@@ -12,12 +12,12 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use socklife_abi::config::Filter;
 
-use super::args::check_privileges;
+use super::args::{check_privileges, drop_privileges};
 use crate::{
     kernel::{Losses, Tracer, Wanted},
     model::Holders,
     netns,
-    output::{self, Format},
+    output::{self, Format, say},
     scene,
     server::Attended,
     stream::{self, Check, Events, Limits},
@@ -61,6 +61,7 @@ impl Demo {
                     };
                     let losses = Arc::new(Losses::default());
                     let tracer = Tracer::start(&wanted, false)?;
+                    drop_privileges(true)?;
                     let output = output::start(self.output, Arc::clone(&losses))?;
                     let limits = Limits {
                         until: Some(stopped),
@@ -73,7 +74,7 @@ impl Demo {
                         u64::MAX,
                         Some(Holders::new(wanted.max_sockets as usize)),
                     );
-                    stream::run(tracer, events, &losses, limits, &Check::default())
+                    stream::run(tracer, events, &losses, limits, &Check::default()).map(drop)
                 });
             player
                 .join()
@@ -136,5 +137,5 @@ fn play(mut servers: Servers) -> Result<()> {
 /// Between the scenes, so that each has its events below its name.
 fn say(what: &str) {
     thread::sleep(Duration::from_millis(50));
-    eprintln!("\n--- {what}");
+    say!("\n--- {what}");
 }

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use caps::Capability;
 use clap::Args;
 use socklife_abi::{
     config::Filter,
@@ -21,8 +22,9 @@ use crate::{
     clock::{Clock, wall_ahead_of_monotonic},
     event::names,
     holders,
-    kernel::{self, Found},
-    output::{Format, Line},
+    kernel::{self, Found, LOOK_AT_OTHERS, drop_all_but_bpf},
+    netns,
+    output::{Format, Line, say},
     view::sockets::{Listed, Queues, QueuesTable, Row, json, lines, rows},
     watch,
 };
@@ -142,6 +144,7 @@ impl Sockets {
             interval,
             count: self.count,
         };
+        drop_all_but_bpf(&needed_to_go_on(filter.netns)).context("cannot go on with fewer privileges")?;
         let mut told = false;
         watch::run(&mut sockets, shown, |found, show| {
             let held = holders_of(&found.all);
@@ -162,6 +165,16 @@ impl Sockets {
             ..self.sockets.filter()?
         })
     }
+}
+
+/// What it takes to look again: at others' descriptors, and, unless only this process's own network namespace is looked at,
+/// to enter another.
+fn needed_to_go_on(netns: u32) -> Vec<Capability> {
+    let mut needed = LOOK_AT_OTHERS.to_vec();
+    if netns == 0 || !netns::is_own(netns) {
+        needed.push(Capability::CAP_SYS_ADMIN);
+    }
+    needed
 }
 
 /// Every descriptor of these sockets.
@@ -189,19 +202,19 @@ fn write(out: &[u8]) -> Result<()> {
 fn tell_missing(closed: &[u32], held: &holders::Found) {
     if !closed.is_empty() {
         let names: Vec<_> = closed.iter().map(ToString::to_string).collect();
-        eprintln!(
+        say!(
             "socklife: sockets of network namespaces that may not be entered (CAP_SYS_ADMIN) are not shown: {}",
             names.join(", ")
         );
     }
     if held.hidden > 0 {
-        eprintln!(
+        say!(
             "socklife: {} processes do not show their descriptors (CAP_SYS_PTRACE): holders may be missing",
             held.hidden
         );
     }
     if held.cut {
-        eprintln!("socklife: too many descriptors on this machine to look at each: holders may be missing");
+        say!("socklife: too many descriptors on this machine to look at each: holders may be missing");
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use super::args::{
@@ -15,7 +15,7 @@ use crate::{
     older,
     output::{self, Format},
     server::Attended,
-    stream::{self, Check, Events, Limits},
+    stream::{self, Check, Ended, Events, Limits},
 };
 
 /// Show what happens to TCP sockets, as it happens.
@@ -94,7 +94,8 @@ impl Trace {
         let limits = Limits {
             count: self.count,
             duration: self.duration,
-            until: None,
+            server: server.as_ref().map(Attended::watched).transpose()?,
+            ..Limits::default()
         };
         let check = Check {
             check: check.as_ref(),
@@ -104,13 +105,14 @@ impl Trace {
         if let Some(server) = &mut server {
             server.start()?;
         }
-        stream::run(
-            tracer,
-            Events::new(output, wanted.filter, shown, holders),
-            &losses,
-            limits,
-            &check,
-        )?;
+        let events = Events::new(output, wanted.filter, shown, holders);
+        let ended = stream::run(tracer, events, &losses, limits, &check)?;
+        if let Some(server) = &mut server
+            && ended == Ended::ServerGone
+        {
+            let how = server.ended().map_or_else(String::new, |status| format!(" ({status})"));
+            bail!("the reference server has ended{how}; what it said stands above");
+        }
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -141,6 +141,8 @@ pub struct Losses {
     kernel: [AtomicU64; MISSED],
     busy: AtomicU64,
     sampled: [AtomicU64; KINDS],
+    /// Events that waited for an output which took no more.
+    unwritten: AtomicU64,
 }
 
 impl Default for Losses {
@@ -151,6 +153,7 @@ impl Default for Losses {
             kernel: [const { AtomicU64::new(0) }; MISSED],
             busy: AtomicU64::new(0),
             sampled: [const { AtomicU64::new(0) }; KINDS],
+            unwritten: AtomicU64::new(0),
         }
     }
 }
@@ -159,6 +162,16 @@ impl Losses {
     /// The output took no more.
     pub fn output_full(&self, kind: Kind) {
         self.output[kind as usize].fetch_add(1, Relaxed);
+    }
+
+    /// These were handed over, and the output took no more. Told in the summary only: it is the end.
+    pub fn add_unwritten(&self, events: u64) {
+        self.unwritten.fetch_add(events, Relaxed);
+    }
+
+    /// How many events the output took no more.
+    pub fn unwritten(&self) -> u64 {
+        self.unwritten.load(Relaxed)
     }
 
     /// The kernel's own count.
@@ -221,10 +234,8 @@ impl Losses {
 
     /// How many events were lost.
     pub fn lost(&self) -> u64 {
-        self.totals()
-            .filter(|loss| loss.stage.costs_events())
-            .map(|loss| loss.count)
-            .sum()
+        let losses = self.totals().filter(|loss| loss.stage.costs_events());
+        losses.map(|loss| loss.count).sum::<u64>() + self.unwritten()
     }
 
     /// How many events were counted only.

@@ -1,10 +1,10 @@
 //! What the programs log. Only those of `cargo xtask build-ebpf --log` log anything.
 
-use std::io::Write as _;
-
 use aya::Ebpf;
 use aya_log::EbpfLogger;
 use log::{Log, Metadata, Record};
+
+use crate::output::say;
 
 /// The map that aya-log writes to; the shipped object has none.
 const MAP: &str = "AYA_LOGS";
@@ -18,8 +18,7 @@ impl Log for Stderr {
     }
 
     fn log(&self, record: &Record<'_>) {
-        // There is nobody left to tell if this fails.
-        let _ = writeln!(std::io::stderr(), "socklife: probe: {}", record.args());
+        say!("socklife: probe: {}", record.args());
     }
 
     fn flush(&self) {}

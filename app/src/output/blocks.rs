@@ -2,14 +2,19 @@
 //! makes them.
 
 use std::{
-    sync::mpsc::{SyncSender, TrySendError, sync_channel},
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{SyncSender, TrySendError, sync_channel},
+    },
     time::Duration,
 };
 
 use anyhow::Result;
 
 use super::{
-    Sent,
+    Sent, say,
     stdout::{Stdout, Writing},
 };
 
@@ -28,6 +33,10 @@ struct Open {
     /// What comes after everything.
     rest: SyncSender<Vec<u8>>,
     writing: Writing,
+    /// Blocks that were handed in.
+    handed: Cell<u64>,
+    /// Blocks that are written.
+    written: Arc<AtomicU64>,
 }
 
 impl Blocks {
@@ -35,10 +44,13 @@ impl Blocks {
     pub fn start(first: &'static [u8], last: &'static [u8]) -> Result<Self> {
         let (blocks, receiver) = sync_channel::<Vec<u8>>(CAPACITY);
         let (rest, last_receiver) = sync_channel::<Vec<u8>>(1);
+        let written = Arc::new(AtomicU64::new(0));
+        let done = Arc::clone(&written);
         let writing = Stdout::write_on_thread(move |mut stdout| {
             stdout.write(first)?;
             for block in receiver {
                 stdout.write(&block)?;
+                done.fetch_add(1, Relaxed);
             }
             stdout.write(last)?;
             for block in last_receiver {
@@ -47,17 +59,28 @@ impl Blocks {
             Ok(())
         })?;
         Ok(Self {
-            open: Some(Open { blocks, rest, writing }),
+            open: Some(Open {
+                blocks,
+                rest,
+                writing,
+                handed: Cell::new(0),
+                written,
+            }),
         })
     }
 
     /// Hands a block over; never waits.
     pub fn send(&self, block: Vec<u8>) -> Sent {
-        match self.open.as_ref().map(|open| open.blocks.try_send(block)) {
-            Some(Ok(())) => Sent::Yes,
-            Some(Err(TrySendError::Full(_))) => Sent::Lost,
-            Some(Err(TrySendError::Disconnected(_))) | None => Sent::Closed,
-        }
+        let Some(open) = &self.open else {
+            return Sent::Closed;
+        };
+        let sent = match open.blocks.try_send(block) {
+            Ok(()) => Sent::Yes,
+            Err(TrySendError::Full(_)) => return Sent::Lost,
+            Err(TrySendError::Disconnected(_)) => Sent::Closed,
+        };
+        open.handed.set(open.handed.get() + 1);
+        sent
     }
 
     /// Writes this after everything, and waits; not for an output that stands still for as long as `patience`.
@@ -84,6 +107,11 @@ impl Open {
         // There is room for one; a writer that is gone says why below.
         let _ = self.rest.try_send(rest);
         drop(self.rest);
-        self.writing.finish(patience)
+        let finished = self.writing.finish(patience);
+        let unwritten = self.handed.get().saturating_sub(self.written.load(Relaxed));
+        if unwritten > 0 {
+            say!("socklife: {unwritten} blocks are not written: the output took no more");
+        }
+        finished
     }
 }

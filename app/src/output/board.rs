@@ -4,7 +4,7 @@ use std::{io::Write as _, time::Duration};
 
 use anyhow::Result;
 
-use super::{Blocks, Format, Sent, screen};
+use super::{Blocks, Format, Sent, say, screen};
 
 /// What stands there now.
 pub struct Board {
@@ -57,7 +57,7 @@ impl Board {
         let last = if self.in_place { text(&self.last) } else { Vec::new() };
         self.blocks.finish(patience, last)?;
         if self.skipped > 0 {
-            eprintln!(
+            say!(
                 "socklife: {} blocks skipped, each is part of the next: output too slow",
                 self.skipped
             );

@@ -2,9 +2,9 @@
 
 use std::{
     fs::File,
-    io::{self, Write as _},
+    io::{self, IsTerminal as _, Write as _},
     mem::ManuallyDrop,
-    os::fd::FromRawFd as _,
+    os::{fd::FromRawFd as _, unix::fs::FileTypeExt as _},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -15,9 +15,14 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow};
 
+/// What a pipe takes as a whole or not at all (`PIPE_BUF`): of what is larger nobody knows, while it waits, how much of it
+/// was taken.
+const WHOLE: usize = 4096;
+
 /// Standard output, without a buffer.
 pub struct Stdout {
     file: ManuallyDrop<File>,
+    is_pipe: bool,
     written: Arc<AtomicU64>,
 }
 
@@ -32,10 +37,11 @@ impl Stdout {
     /// Starts the thread that writes to it.
     pub fn write_on_thread(run: impl FnOnce(Self) -> Result<()> + Send + 'static) -> Result<Writing> {
         let written = Arc::new(AtomicU64::new(0));
+        // SAFETY: descriptor 1 is open for as long as the process lives (the runtime sees to that), and never closed here.
+        let file = ManuallyDrop::new(unsafe { File::from_raw_fd(1) });
         let stdout = Self {
-            // SAFETY: descriptor 1 is open for as long as the process lives (the runtime sees to that), and never closed
-            // here.
-            file: ManuallyDrop::new(unsafe { File::from_raw_fd(1) }),
+            is_pipe: file.metadata().is_ok_and(|file| file.file_type().is_fifo()),
+            file,
             written: Arc::clone(&written),
         };
         let thread = std::thread::Builder::new()
@@ -51,9 +57,26 @@ impl Stdout {
 
     /// Writes all of it.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        let done = self.file.write_all(bytes);
-        self.written.fetch_add(bytes.len() as u64, Relaxed);
-        done.context("cannot write to standard output")
+        self.write_parts(bytes, |_| {})
+    }
+
+    /// Writes all of it, and says after each part how much of it is written.
+    pub fn write_parts(&mut self, bytes: &[u8], mut progress: impl FnMut(usize)) -> Result<()> {
+        let mut done = 0;
+        while let Some(rest) = bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            let part = if self.is_pipe { whole_lines(rest) } else { rest };
+            match self.file.write(part) {
+                Ok(0) => return Err(io::Error::from(io::ErrorKind::WriteZero)).context(CANNOT),
+                Ok(written) => {
+                    done += written;
+                    self.written.fetch_add(written as u64, Relaxed);
+                    progress(done);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error).context(CANNOT),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -79,8 +102,37 @@ impl Writing {
     }
 }
 
+const CANNOT: &str = "cannot write to standard output";
+
+/// As many lines as a pipe takes at once; a longer line goes as it is.
+fn whole_lines(bytes: &[u8]) -> &[u8] {
+    let Some(some) = bytes.get(..WHOLE) else {
+        return bytes;
+    };
+    match some.iter().rposition(|byte| *byte == b'\n') {
+        Some(last) => bytes.get(..=last).unwrap_or(bytes),
+        None => some,
+    }
+}
+
+/// Nobody reads any more: a pipe or a socket without a reader, a terminal that was hung up.
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error
-        .downcast_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    error.downcast_ref::<io::Error>().is_some_and(|error| {
+        matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+            || error.raw_os_error() == Some(libc::EIO) && io::stdout().is_terminal()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{WHOLE, whole_lines};
+
+    #[test]
+    fn a_pipe_gets_whole_lines() {
+        let line = [&[b'x'; 999][..], b"\n"].concat();
+        assert_eq!(whole_lines(&line), line);
+        assert_eq!(whole_lines(&line.repeat(9)).len(), 4000);
+        assert_eq!(whole_lines(&[b'x'; 9999]).len(), WHOLE);
+        assert_eq!(whole_lines(b""), b"");
+    }
 }

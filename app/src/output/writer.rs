@@ -2,8 +2,10 @@
 //! it loses events, which are counted.
 
 use std::{
+    cell::Cell,
     sync::{
         Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, TrySendError, sync_channel},
     },
     time::{Duration, Instant},
@@ -35,12 +37,18 @@ pub struct Output {
     sender: SyncSender<Event>,
     losses: Arc<Losses>,
     writing: Writing,
+    /// Events that were handed over.
+    handed: Cell<u64>,
+    /// Events that are written.
+    written: Arc<AtomicU64>,
 }
 
 /// Starts the writer to standard output.
 pub fn start(format: Format, losses: Arc<Losses>) -> Result<Output> {
     let (sender, receiver) = sync_channel(CAPACITY);
     let counted = Arc::clone(&losses);
+    let written = Arc::new(AtomicU64::new(0));
+    let done = Arc::clone(&written);
     let writing = Stdout::write_on_thread(move |stdout| {
         let mut writer = Writer {
             format: match format {
@@ -51,6 +59,8 @@ pub fn start(format: Format, losses: Arc<Losses>) -> Result<Output> {
             losses: counted,
             told: Told::default(),
             buffer: Vec::with_capacity(BATCH + 4096),
+            ends: Vec::new(),
+            written: done,
             stdout,
         };
         writer.write_all(&receiver)
@@ -59,6 +69,8 @@ pub fn start(format: Format, losses: Arc<Losses>) -> Result<Output> {
         sender,
         losses,
         writing,
+        handed: Cell::new(0),
+        written,
     })
 }
 
@@ -66,19 +78,29 @@ impl Output {
     /// Hands an event over; never waits.
     pub fn send(&self, event: Event) -> Sent {
         match self.sender.try_send(event) {
-            Ok(()) => Sent::Yes,
+            Ok(()) => {
+                self.handed.set(self.handed.get() + 1);
+                Sent::Yes
+            }
             Err(TrySendError::Full(event)) => {
                 self.losses.output_full(event.kind());
                 Sent::Lost
             }
-            Err(TrySendError::Disconnected(_)) => Sent::Closed,
+            Err(TrySendError::Disconnected(_)) => {
+                self.handed.set(self.handed.get() + 1);
+                Sent::Closed
+            }
         }
     }
 
-    /// Waits until everything is written, but not for an output that stands still for as long as `patience`.
+    /// Waits until everything is written, but not for an output that stands still for as long as `patience`. What is not
+    /// written then is counted.
     pub fn finish(self, patience: Duration) -> Result<()> {
         drop(self.sender);
-        self.writing.finish(patience)
+        let finished = self.writing.finish(patience);
+        let unwritten = self.handed.get().saturating_sub(self.written.load(Relaxed));
+        self.losses.add_unwritten(unwritten);
+        finished
     }
 }
 
@@ -93,6 +115,9 @@ struct Writer {
     losses: Arc<Losses>,
     told: Told,
     buffer: Vec<u8>,
+    /// Where each event in the buffer ends.
+    ends: Vec<usize>,
+    written: Arc<AtomicU64>,
     stdout: Stdout,
 }
 
@@ -141,7 +166,9 @@ impl Writer {
         match &mut self.format {
             Either::Text(text) => text.event(event, &mut self.clock, &mut self.buffer),
             Either::Json(json) => json.event(event, &mut self.clock, &mut self.buffer),
-        }
+        }?;
+        self.ends.push(self.buffer.len());
+        Ok(())
     }
 
     /// In text the losses go to standard error, from the reader.
@@ -156,8 +183,15 @@ impl Writer {
     }
 
     fn flush(&mut self) -> Result<()> {
-        let done = self.stdout.write(&self.buffer);
+        let mut told = 0;
+        let (ends, written) = (&self.ends, &self.written);
+        let done = self.stdout.write_parts(&self.buffer, |bytes| {
+            let whole = ends.partition_point(|end| *end <= bytes);
+            written.fetch_add((whole - told) as u64, Relaxed);
+            told = whole;
+        });
         self.buffer.clear();
+        self.ends.clear();
         done
     }
 }

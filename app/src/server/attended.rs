@@ -3,8 +3,8 @@
 use std::{
     io::{BufRead as _, BufReader, Error, Write as _},
     net::SocketAddr,
-    os::fd::AsFd as _,
-    process::{Child, ChildStdin, Command, Stdio},
+    os::fd::{AsFd as _, FromRawFd as _, OwnedFd, RawFd},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -41,6 +41,22 @@ impl Attended {
         self.child.id()
     }
 
+    /// Readable once it has ended (`pidfd_open(2)`).
+    pub fn watched(&self) -> Result<OwnedFd> {
+        // SAFETY: a child that was not waited for, and no flags.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, self.child.id(), 0) };
+        let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0);
+        let fd = fd.ok_or_else(Error::last_os_error);
+        // SAFETY: a descriptor that is ours.
+        let fd = unsafe { OwnedFd::from_raw_fd(fd.context("cannot watch the reference server")?) };
+        Ok(fd)
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().ok().flatten()
+    }
+
     /// Lets it listen.
     pub fn start(&mut self) -> Result<()> {
         let mut start = self.start.take().context("the server was started already")?;
@@ -52,6 +68,9 @@ impl Drop for Attended {
     fn drop(&mut self) {
         // Not started: it sees that nobody will.
         self.start = None;
+        if self.ended().is_some() {
+            return;
+        }
         // SAFETY: a child that was not waited for.
         unsafe { libc::kill(self.child.id().cast_signed(), libc::SIGTERM) };
         let begun = Instant::now();

@@ -4,6 +4,7 @@ use crate::{
     clock::boot_ns,
     event::Event,
     model::{Holders, holders::Look},
+    output::say,
     proc,
 };
 
@@ -66,7 +67,7 @@ impl Follow {
         }
         let full = self.model.full();
         if full > self.told {
-            eprintln!(
+            say!(
                 "socklife: {} times a socket's holders were not followed: too many sockets (--max-sockets makes room)",
                 full - self.told
             );

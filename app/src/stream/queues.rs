@@ -11,7 +11,7 @@ use crate::{
     holders::Holders,
     kernel::{Counters, Loss},
     model::{Listeners, reconcile::Verdict},
-    output::{Blocks, Format, Line, Sent, lost, screen},
+    output::{Blocks, Format, Line, Sent, lost, say, screen},
     self_check::{Checked, SelfCheck},
     view::{
         histogram,
@@ -298,7 +298,7 @@ impl Sink for Queues<'_> {
             ),
         ] {
             if count > 0 {
-                eprintln!("socklife: {count} {what}");
+                say!("socklife: {count} {what}");
             }
         }
         Ok(())

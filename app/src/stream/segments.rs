@@ -82,7 +82,7 @@ impl Segments {
         if let Shown::Drawings(drawings) = &mut self.shown
             && drawings.hand_over() == Sent::Closed
         {
-            passed.note(Sent::Closed);
+            passed.close();
         }
     }
 }
@@ -120,7 +120,7 @@ impl Sink for Segments {
         if let Shown::Lines(output) = &self.shown
             && output.send(event) == Sent::Closed
         {
-            passed.note(Sent::Closed);
+            passed.close();
         }
     }
 

@@ -3,7 +3,12 @@
 use std::{
     collections::HashSet,
     ffi::CString,
+    io::{BufRead as _, BufReader, Read as _},
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -37,7 +42,7 @@ pub fn count_and_duration() {
 }
 
 pub fn signals() {
-    for signal in [libc::SIGINT, libc::SIGTERM] {
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT] {
         let namespace = Namespace::new();
         let tracer = Tracer::spawn(trace(&namespace, &["-o", "json", "--event", "accepted"]));
         namespace.run(|| connections(5));
@@ -68,6 +73,140 @@ pub fn closed_pipe() {
     assert!(output.status.success(), "{output:?}");
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!said.to_lowercase().contains("pipe"), "{said}");
+}
+
+/// `2>&1 | head -1`: nobody reads what is said, and the exit code is what it would be.
+pub fn closed_stderr() {
+    let own = std::process::id().to_string();
+    for (args, code) in [
+        (&["trace", "--duration", "100ms"][..], 0),
+        (&["queues", "0.1", "1"], 0),
+        (&["skb", "--drops", "--interval", "0.1", "--count", "1"], 0),
+        (&["sockets", "--pid", &own], 0),
+        (&["trace", "--netns", "/no/such"], 1),
+        (&["trace", "--port", "0"], 2),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = socklife().args(args).stdout(Stdio::null()).stderr(writer).status();
+        assert_eq!(status.unwrap().code(), Some(code), "{args:?}");
+    }
+    // Both in one pipe, of which one line is read.
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut trace = socklife();
+    trace.arg("trace").stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut child = trace.spawn().unwrap();
+    drop(trace);
+    reader.read_exact(&mut [0; 9]).unwrap();
+    drop(reader);
+    let mut status = None;
+    until(PATIENCE, || {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    assert_eq!(status.expect("it goes on").code(), Some(0));
+}
+
+/// Somebody holds the other end of both pipes, and never reads: it ends all the same, and what was not taken is counted.
+pub fn unread_output() {
+    const COUNT: usize = 503;
+    let namespace = Namespace::new();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    let mut child = trace(&namespace, &["-o", "json", "--event", "accepted"])
+        .stdout(writer)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("attached") {
+        assert!(stderr.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    namespace.run(|| connections(COUNT));
+    // SAFETY: a child that was not waited for.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGTERM) };
+    stderr.read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(1), "{said}");
+    let mut lines = String::new();
+    reader.read_to_string(&mut lines).unwrap();
+    let shown = lines.lines().count();
+    assert!(lines.ends_with("}\n") && shown > 0 && shown < COUNT, "{shown}");
+    let lost = COUNT - shown;
+    let summary = format!("socklife: {shown} events in ");
+    let counted = format!(", {lost} lost, {lost} of them because the output took no more");
+    assert!(said.contains(&summary) && said.contains(&counted), "{said}");
+}
+
+/// There is always more to read: signals, the end and the second's report get their turn.
+pub fn storm() {
+    let namespace = Namespace::new();
+    let args = ["-o", "json", "--duration", "2s", "--ring-buffer", "256"];
+    let tracer = Tracer::spawn(trace(&namespace, &args));
+    // SAFETY: numbers only.
+    let slower = unsafe { libc::setpriority(libc::PRIO_PROCESS, tracer.child.id(), 10) };
+    assert_eq!(slower, 0);
+    let over = Arc::new(AtomicBool::new(false));
+    let begun = Instant::now();
+    let storms: Vec<_> = (0..4)
+        .map(|_| {
+            let over = Arc::clone(&over);
+            namespace.run(move || {
+                // In the namespace of the thread that begins it.
+                std::thread::spawn(move || {
+                    while !over.load(Relaxed) && begun.elapsed() < PATIENCE {
+                        connections(100);
+                    }
+                })
+            })
+        })
+        .collect();
+    let events = tracer.wait();
+    let ended = begun.elapsed();
+    over.store(true, Relaxed);
+    for storm in storms {
+        storm.join().unwrap();
+    }
+    assert!(events.status.success(), "{}", events.stderr);
+    assert!(ended < PATIENCE, "it ended with the storm");
+    assert!(events.stderr.contains(" in 2.0 s, "), "{}", events.stderr);
+}
+
+/// What a process may still do once it is attached: what it needs to go on, and nothing that it might run either.
+pub fn privileges() {
+    const BPF: u64 = 1 << 39;
+    const LOOK: u64 = 1 << 2 | 1 << 19;
+    const ENTER: u64 = 1 << 21;
+    for (args, keeps) in [
+        (&["trace"][..], BPF | LOOK),
+        (&["trace", "-e", "connect"], BPF),
+        (&["queues"], BPF),
+        (&["sockets", "--queues", "--interval", "1"], BPF | LOOK | ENTER),
+        (&["skb", "--count", "0"], BPF),
+        (&["skb", "--allocs"], BPF),
+        (&["skb", "--drops"], BPF),
+    ] {
+        let mut child = socklife()
+            .args(args)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let of = |name: &str| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+            let line = status
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.map(|value| u64::from_str_radix(value.trim(), 16).unwrap())
+        };
+        // The last that it gives up.
+        let given_up = until(PATIENCE, || of("CapPrm") == Some(keeps));
+        let found = ["CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb", "NoNewPrivs"].map(of);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(given_up, "{args:?}: {found:x?}");
+        let expected = [keeps, keeps, 0, 0, 0, 1].map(Some);
+        assert_eq!(found, expected, "{args:?}");
+    }
 }
 
 /// The programs of ours that are in the kernel, by number.

@@ -10,6 +10,7 @@ use crate::{
     cli::args::{check_privileges, drop_privileges, tell_missing},
     kernel::{Losses, Tracer, symbols},
     output,
+    output::say,
     stream::{self, Check, Events, Limits, ShownSkbs, SkbAllocs},
 };
 
@@ -35,7 +36,7 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
          (sysctl kernel.kptr_restrict=1)"
     );
     if pairs {
-        eprintln!(
+        say!(
             "socklife: with tracepoints alone only what TCP queues to send can be counted, an sk_buff and its first \
              clone as one (`docs/skb-allocs.md`)"
         );
@@ -44,7 +45,7 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
     let limits = |count| Limits {
         count,
         duration: skb.duration,
-        until: None,
+        ..Limits::default()
     };
     let check = Check::default();
     if skb.each {

@@ -36,7 +36,7 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
     let limits = Limits {
         count,
         duration: skb.duration,
-        until: None,
+        ..Limits::default()
     };
     stream::run(tracer, sink, &losses, limits, &Check::default())?;
     Ok(ExitCode::SUCCESS)
