@@ -161,9 +161,7 @@ pub fn answer(question: Question) -> Answer {
         Question::Zombies(ended) => {
             let zombies = ended.into_iter().filter(|ended| is_since(ended.pid, ended.since_ns));
             Answer::Zombies {
-                zombies: zombies
-                    .filter_map(|ended| Some((ended, zombie(ended.pid)?)))
-                    .collect(),
+                zombies: zombies.filter_map(|ended| Some((ended, zombie(ended.pid)?))).collect(),
                 time_ns,
             }
         }
@@ -232,7 +230,9 @@ pub fn zombie(pid: u32) -> Option<u32> {
 mod tests {
     use std::{net::UdpSocket, os::fd::AsRawFd as _, process::Command};
 
-    use super::{Answer, Asked, Held, Looker, Question, UNKNOWN_FD, boot_ns, holds, is_since, socket_descriptors, zombie};
+    use super::{
+        Answer, Asked, Held, Looker, Question, UNKNOWN_FD, boot_ns, holds, is_since, socket_descriptors, zombie,
+    };
 
     #[test]
     fn our_own_sockets_are_found() {
@@ -284,7 +284,10 @@ mod tests {
             answers.extend(looker.answers());
         }
         assert!(!looker.is_busy());
-        let Answer::Holds { sockets: Some(ours), .. } = &answers[0] else {
+        let Answer::Holds {
+            sockets: Some(ours), ..
+        } = &answers[0]
+        else {
             panic!("{answers:?}");
         };
         assert!(ours.contains_key(&socket.as_raw_fd()));

@@ -3,9 +3,7 @@
 use std::{collections::HashMap, ops::RangeInclusive};
 
 use socklife_abi::{
-    event::{
-        EXECUTED_WORDS, Envelope, FdClosed, FdOpened, Inherited, NO_FD, UNKNOWN_DEPTH, UNKNOWN_FD, how,
-    },
+    event::{EXECUTED_WORDS, Envelope, FdClosed, FdOpened, Inherited, NO_FD, UNKNOWN_DEPTH, UNKNOWN_FD, how},
     program::Program,
 };
 
@@ -170,7 +168,11 @@ impl Holders {
         let (fd, gone) = self.processes.get_mut(&pid)?.drop_fd(cookie, fd)?;
         let socket = self.sockets.get_mut(&cookie)?;
         socket.descriptors = socket.descriptors.saturating_sub(1);
-        let left = if socket.blind { UNKNOWN_DEPTH } else { socket.descriptors };
+        let left = if socket.blind {
+            UNKNOWN_DEPTH
+        } else {
+            socket.descriptors
+        };
         if gone.is_some() {
             self.holds -= usize::from(socket.holders.remove(&pid));
             self.let_go(pid, cookie, envelope.time_ns);
@@ -254,7 +256,11 @@ impl Holders {
                 child,
                 fd,
                 sockets,
-                holders: if socket.blind { UNKNOWN_DEPTH } else { socket.descriptors },
+                holders: if socket.blind {
+                    UNKNOWN_DEPTH
+                } else {
+                    socket.descriptors
+                },
             };
             follow.push(event(socket.speak(envelope, true), Detail::Inherited(inherited)));
         }
@@ -282,7 +288,11 @@ impl Holders {
             && let Some(process) = self.processes.get(&other)
         {
             let copy = process.fork(holder(other, UNKNOWN_FD, process.comm), envelope.time_ns);
-            let held: Vec<_> = copy.holds.iter().map(|(cookie, hold)| (*cookie, hold.count())).collect();
+            let held: Vec<_> = copy
+                .holds
+                .iter()
+                .map(|(cookie, hold)| (*cookie, hold.count()))
+                .collect();
             self.processes.insert(pid, copy);
             for (cookie, count) in held {
                 self.copied(pid, cookie, count);
@@ -408,12 +418,7 @@ impl Holders {
 
     pub(super) fn held(&self, pid: u32, cookie: u64, fd: i32) -> Held {
         let inode = self.sockets.get(&cookie).map_or(0, |socket| socket.inode);
-        Held {
-            pid,
-            cookie,
-            fd,
-            inode,
-        }
+        Held { pid, cookie, fd, inode }
     }
 
     /// These descriptors of a process are sockets, with their inodes, at this time: what else it was thought to hold when

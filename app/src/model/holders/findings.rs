@@ -139,7 +139,11 @@ impl Holders {
         let Some(process) = self.processes.get(&held.pid) else {
             return;
         };
-        if process.holds.get(&held.cookie).is_some_and(|hold| hold.fds.contains(&held.fd)) {
+        if process
+            .holds
+            .get(&held.cookie)
+            .is_some_and(|hold| hold.fds.contains(&held.fd))
+        {
             self.tell_closed(&by(held.pid, process.comm, now), held.cookie, held.fd, follow);
         }
     }
@@ -245,7 +249,10 @@ impl Holders {
             return;
         }
         let late = suspects.since.iter().filter(|(_, since)| is_late(**since, now));
-        let first = late.clone().min_by_key(|(pid, since)| (**since, **pid)).map(|(pid, _)| *pid);
+        let first = late
+            .clone()
+            .min_by_key(|(pid, since)| (**since, **pid))
+            .map(|(pid, _)| *pid);
         let count = late.count() + suspects.ended.len();
         if count == 0 {
             return;

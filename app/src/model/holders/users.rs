@@ -3,8 +3,9 @@
 use socklife_abi::event::{Envelope, HandedOff, Holder, NO_FD, Touched, UNKNOWN, UNKNOWN_FD, handoff, how, touch};
 
 use super::{
-    Holders, event, holder, quiet,
+    Holders, event, holder,
     process::{Hold, Process},
+    quiet,
     socket::{Socket, User},
 };
 use crate::event::{Detail, Event};
