@@ -108,7 +108,8 @@ impl Subject {
                 pid: task.pid,
                 tid: task.tid,
                 uid: task.uid,
-                reserved: [0; 3],
+                reserved: 0,
+                lives: 0,
             },
             shown,
         })
@@ -335,7 +336,8 @@ pub fn emit_at<P: Payload>(place: &Place, task: Task, payload: P) {
             pid: task.pid,
             tid: task.tid,
             uid: task.uid,
-            reserved: [0; 3],
+            reserved: 0,
+            lives: 0,
         },
         payload,
     );

@@ -1,11 +1,12 @@
 //! The one place that reads kernel sockets.
 
 use aya_ebpf::helpers::generated::bpf_jiffies64;
-use socklife_abi::event::{Queues, state};
+use socklife_abi::event::{Queues, UNKNOWN_FD, state};
 
 use crate::{
     maps::global,
     mem::{Mem, Obj, Probe, off},
+    task::fd_of_file,
 };
 
 pub const AF_INET: u16 = 2;
@@ -209,6 +210,16 @@ impl<M: Mem> Sock<M> {
         // The file system's part stands around it (`struct socket_alloc`).
         let start = Obj::<Probe>::new(socket).back(off!(socket_struct));
         start.get(off!(socket_inode))
+    }
+
+    /// The descriptor of the current task that is this socket; `UNKNOWN_FD` or `NO_FD`.
+    #[inline(always)]
+    pub fn fd(self) -> i32 {
+        let socket = Obj::<Probe>::new(self.0.follow(off!(socket)).ptr());
+        if socket.ptr().is_null() {
+            return UNKNOWN_FD;
+        }
+        fd_of_file(socket.follow(off!(socket_file)).ptr() as u64)
     }
 
     /// Bytes that were received and not read (`tcp_diag_get_info`); the peer's FIN counts as one.

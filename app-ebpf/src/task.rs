@@ -6,7 +6,10 @@ use aya_ebpf::helpers::{
     bpf_get_current_pid_tgid, bpf_get_current_uid_gid,
     generated::{bpf_get_current_comm, bpf_get_current_task},
 };
-use socklife_abi::{event::EXECUTED_WORDS, kernel::Off};
+use socklife_abi::{
+    event::{EXECUTED_WORDS, NO_FD, UNKNOWN_FD},
+    kernel::Off,
+};
 
 use crate::{
     mem::{Obj, Probe, off},
@@ -113,6 +116,38 @@ pub fn file_of_fd(fd: u64) -> Obj<Probe> {
     }
     let slots = table.follow(off!(fdt_fd));
     slots.follow(Off::at(fd as u32 * 8))
+}
+
+/// Descriptors that are looked at to find the one of a file, eight at a time.
+const LOOKED_AT: u32 = 256;
+type Slots = [u64; 8];
+
+/// The lowest descriptor of the current task that is this file: `UNKNOWN_FD` where it is not among the first, `NO_FD` where
+/// there is no other.
+#[inline(never)]
+pub fn fd_of_file(file: u64) -> i32 {
+    let table = descriptors();
+    let (slots, max) = (table.follow(off!(fdt_fd)), table.get(off!(fdt_max)));
+    // A table that cannot be read tells nothing.
+    if file == 0 || max == 0 {
+        return UNKNOWN_FD;
+    }
+    let mut at = 0;
+    while at < LOOKED_AT {
+        if at >= max {
+            return NO_FD;
+        }
+        let some: Slots = slots.get(Off::at(at * 8));
+        let mut i = 0;
+        while i < 8 {
+            if some[i as usize & 7] == file {
+                return (at + i) as i32;
+            }
+            i += 1;
+        }
+        at += 8;
+    }
+    if max <= LOOKED_AT { NO_FD } else { UNKNOWN_FD }
 }
 
 /// The TCP sock behind a file descriptor of the current task.

@@ -146,6 +146,10 @@ pub const ENVELOPE_FIELDS: &[FieldDoc] = &[
         "`before`: the socket is older than the trace, which is found out where holders are followed (`-e fd_closed` and its kin); absent otherwise",
     ),
     (
+        "life",
+        "2 or more: the same socket, with the same cookie, had so many lives less one before, each with a four-tuple of its own (connect(2) again, or disconnected and made a listener); absent in the first, and where holders are not followed",
+    ),
+    (
         "netns",
         "inode of the network namespace; absent where the kernel does not tell",
     ),
@@ -245,6 +249,11 @@ impl Event {
         self.envelope.flags & BORN_BEFORE != 0
     }
 
+    /// Which life of the socket it is, from the second on.
+    pub fn life(&self) -> Option<u16> {
+        (self.envelope.lives > 0).then(|| self.envelope.lives.saturating_add(1))
+    }
+
     /// An IPv6 socket that speaks IPv4.
     pub fn mapped(&self) -> bool {
         self.envelope.flags & MAPPED != 0
@@ -307,14 +316,22 @@ mod tests {
     /// A detail with every field known; what is one thing or another, is this one.
     fn full(kind: Kind, status: u32) -> Detail {
         match kind {
-            Kind::Bound => Detail::Bound(abi::Bound {}),
+            Kind::Bound => Detail::Bound(abi::Bound {
+                inode: 1,
+                fd: 3,
+                reserved: 0,
+            }),
             Kind::Listening => Detail::Listening(abi::Listening {
                 backlog_asked: 5,
                 asked_known: 1,
                 backlog: 4,
                 fd: 3,
             }),
-            Kind::Connect => Detail::Connect(abi::Connect {}),
+            Kind::Connect => Detail::Connect(abi::Connect {
+                inode: 1,
+                fd: 3,
+                reserved: 0,
+            }),
             Kind::Connected => Detail::Connected(abi::Connected { handshake_ns: 1 }),
             Kind::ConnectFailed => Detail::ConnectFailed(abi::ConnectFailed {
                 elapsed_ns: 1,
@@ -400,7 +417,7 @@ mod tests {
             Kind::LastClose => Detail::LastClose(abi::LastClose {}),
             Kind::Touched => Detail::Touched(abi::Touched {
                 what: abi::touch::READ,
-                reserved: 0,
+                fd: 7,
                 inode: 1,
             }),
             Kind::Forked => Detail::Forked(abi::Forked { child: 57, shared: 1 }),
@@ -417,6 +434,7 @@ mod tests {
             Kind::HandedOff => Detail::HandedOff(abi::HandedOff {
                 from: HOLDER,
                 to: HOLDER,
+                through: HOLDER,
                 held_ns: 1,
                 first_ns: 1,
                 how: abi::handoff::FORK,
@@ -509,8 +527,8 @@ mod tests {
                 holder: HOLDER,
                 other: HOLDER,
                 since_ns: 1,
-                what: abi::finding::ZOMBIE,
-                reserved: 0,
+                what: abi::finding::LISTENER_HELD,
+                count: 2,
             }),
         }
     }

@@ -1,14 +1,191 @@
-//! What /proc says of one process.
+//! What /proc says of one process, and the thread that looks: the one that empties the ring buffer must not.
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
+    fs, io,
     path::{Path, PathBuf},
+    sync::{
+        LazyLock,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    thread,
 };
 
 use socklife_abi::event::UNKNOWN_FD;
 
-use crate::{holders, model::holders::Held};
+use crate::{
+    clock::boot_ns,
+    holders,
+    model::holders::{Asked, Ended, Held},
+};
+
+/// Questions that wait, at most.
+const ROOM: usize = 128;
+
+/// What the model cannot know from events.
+#[derive(Debug)]
+pub enum Question {
+    /// Which sockets a process has.
+    Holds(Asked),
+    /// Which of these descriptors are not what they are believed to be.
+    NotHeld {
+        /// When that was asked.
+        asked_ns: u64,
+        /// What is believed.
+        held: Vec<Held>,
+    },
+    /// Which of these are zombies.
+    Zombies(Vec<Ended>),
+}
+
+/// What /proc said, and when.
+#[derive(Debug)]
+pub enum Answer {
+    /// Descriptors with inodes; `None` where the process is gone.
+    Holds {
+        /// What was asked.
+        asked: Asked,
+        /// What there is.
+        sockets: Option<HashMap<i32, u64>>,
+        /// When.
+        time_ns: u64,
+    },
+    /// Those that are not.
+    NotHeld {
+        /// When that was asked.
+        asked_ns: u64,
+        /// Which.
+        not_held: Vec<Held>,
+        /// When.
+        time_ns: u64,
+    },
+    /// Those that are, with their parents.
+    Zombies {
+        /// Which.
+        zombies: Vec<(Ended, u32)>,
+        /// When.
+        time_ns: u64,
+    },
+}
+
+impl Answer {
+    /// When /proc was looked at.
+    pub fn time_ns(&self) -> u64 {
+        match self {
+            Self::Holds { time_ns, .. } | Self::NotHeld { time_ns, .. } | Self::Zombies { time_ns, .. } => *time_ns,
+        }
+    }
+}
+
+/// The thread that looks. It ends with this end of the channel.
+pub struct Looker {
+    questions: SyncSender<Question>,
+    answers: Receiver<Answer>,
+    /// Questions that have no answer yet.
+    waiting: usize,
+}
+
+impl Looker {
+    /// Starts it, with the rights of the calling thread.
+    ///
+    /// # Errors
+    ///
+    /// When there can be no more threads.
+    pub fn start() -> io::Result<Self> {
+        let (questions, asked) = sync_channel(ROOM);
+        let (answered, answers) = channel();
+        let look = move || looks(&asked, &answered);
+        thread::Builder::new().name("proc".to_owned()).spawn(look)?;
+        Ok(Self {
+            questions,
+            answers,
+            waiting: 0,
+        })
+    }
+
+    /// How many questions it takes now.
+    pub fn room(&self) -> usize {
+        ROOM - self.waiting
+    }
+
+    /// It has questions.
+    pub fn is_busy(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Asks, and does not wait. False where there is no room.
+    pub fn ask(&mut self, question: Question) -> bool {
+        let asked = self.questions.try_send(question).is_ok();
+        self.waiting += usize::from(asked);
+        asked
+    }
+
+    /// What was answered by now, in order.
+    pub fn answers(&mut self) -> Vec<Answer> {
+        let answers: Vec<_> = self.answers.try_iter().collect();
+        self.waiting -= answers.len();
+        answers
+    }
+}
+
+fn looks(asked: &Receiver<Question>, answered: &Sender<Answer>) {
+    for question in asked {
+        if answered.send(answer(question)).is_err() {
+            break;
+        }
+    }
+}
+
+/// Looks.
+pub fn answer(question: Question) -> Answer {
+    let time_ns = boot_ns();
+    match question {
+        Question::Holds(asked) => Answer::Holds {
+            // A number that is used again tells nothing of its former process.
+            sockets: if is_since(asked.pid, asked.time_ns) {
+                socket_descriptors(asked.pid)
+            } else {
+                None
+            },
+            asked,
+            time_ns,
+        },
+        Question::NotHeld { asked_ns, mut held } => {
+            held.retain(|held| holds(held) == Some(false));
+            Answer::NotHeld {
+                asked_ns,
+                not_held: held,
+                time_ns,
+            }
+        }
+        Question::Zombies(ended) => {
+            let zombies = ended.into_iter().filter(|ended| is_since(ended.pid, ended.since_ns));
+            Answer::Zombies {
+                zombies: zombies.filter_map(|ended| Some((ended, zombie(ended.pid)?))).collect(),
+                time_ns,
+            }
+        }
+    }
+}
+
+/// Whether the process was there at that time already.
+fn is_since(pid: u32, time_ns: u64) -> bool {
+    static TICK_NS: LazyLock<u64> = LazyLock::new(|| {
+        // SAFETY: takes a number.
+        let hz = unsafe { libc::sysconf(libc::_SC_CLK_TCK) };
+        u64::try_from(hz).map_or(0, |hz| 1_000_000_000 / hz.max(1))
+    });
+    // `starttime`, which is rounded down.
+    field(pid, 22).is_some_and(|ticks| ticks.saturating_mul(*TICK_NS) <= time_ns)
+}
+
+/// A field of `/proc/PID/stat` by its number, of those behind the name.
+fn field(pid: u32, number: usize) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold spaces and parentheses, and ends with the last one.
+    let fields = stat.rsplit_once(") ")?.1;
+    fields.split(' ').nth(number - 3)?.parse().ok()
+}
 
 /// Its descriptors that are sockets, with their inodes; `None` where it is gone or about to be, or may not be looked at.
 pub fn socket_descriptors(pid: u32) -> Option<HashMap<i32, u64>> {
@@ -53,7 +230,9 @@ pub fn zombie(pid: u32) -> Option<u32> {
 mod tests {
     use std::{net::UdpSocket, os::fd::AsRawFd as _, process::Command};
 
-    use super::{Held, UNKNOWN_FD, holds, socket_descriptors, zombie};
+    use super::{
+        Answer, Asked, Held, Looker, Question, UNKNOWN_FD, boot_ns, holds, is_since, socket_descriptors, zombie,
+    };
 
     #[test]
     fn our_own_sockets_are_found() {
@@ -84,6 +263,36 @@ mod tests {
         assert_eq!(holds(&Held { inode: 0, ..held }), None);
         drop(socket);
         assert_eq!(holds(&held), Some(false));
+    }
+
+    #[test]
+    fn another_thread_looks() {
+        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let mut looker = Looker::start().expect("a thread");
+        assert!(!looker.is_busy());
+        let pid = std::process::id();
+        for pid in [pid, u32::MAX] {
+            let asked = Asked {
+                pid,
+                time_ns: boot_ns(),
+                held: Vec::new(),
+            };
+            assert!(looker.ask(Question::Holds(asked)));
+        }
+        let mut answers = Vec::new();
+        while answers.len() < 2 {
+            answers.extend(looker.answers());
+        }
+        assert!(!looker.is_busy());
+        let Answer::Holds {
+            sockets: Some(ours), ..
+        } = &answers[0]
+        else {
+            panic!("{answers:?}");
+        };
+        assert!(ours.contains_key(&socket.as_raw_fd()));
+        assert!(matches!(answers[1], Answer::Holds { sockets: None, .. }), "{answers:?}");
+        assert!(is_since(pid, boot_ns()) && !is_since(pid, 1));
     }
 
     #[test]

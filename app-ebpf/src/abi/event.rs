@@ -181,7 +181,10 @@ pub struct Envelope {
     /// 4 or 6: the protocol on the wire.
     pub family: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: u8,
+    /// Lives of this socket that ended before this one: connected, disconnected, connected again. User space counts
+    /// them, where it follows holders.
+    pub lives: u16,
 }
 
 const _: () = assert!(size_of::<Envelope>() == 96);
@@ -199,7 +202,14 @@ pub struct Record<P> {
 /// bind(2) gave the socket a local address.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct Bound {}
+pub struct Bound {
+    /// Inode of the socket, or 0.
+    pub inode: u64,
+    /// The descriptor, [`UNKNOWN_FD`] or [`NO_FD`].
+    pub fd: i32,
+    /// Zero.
+    pub reserved: u32,
+}
 
 /// listen(2) succeeded.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -218,7 +228,14 @@ pub struct Listening {
 /// connect(2) chose the four-tuple and is about to send the SYN.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
 #[repr(C)]
-pub struct Connect {}
+pub struct Connect {
+    /// Inode of the socket, or 0.
+    pub inode: u64,
+    /// The descriptor, [`UNKNOWN_FD`] or [`NO_FD`].
+    pub fd: i32,
+    /// Zero.
+    pub reserved: u32,
+}
 
 /// The connecting side is ESTABLISHED.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -679,6 +696,8 @@ pub mod how {
 
 /// A descriptor that nobody knows.
 pub const UNKNOWN_FD: i32 = -1;
+/// The process has no descriptor of it: it is io_uring's (a direct descriptor).
+pub const NO_FD: i32 = -2;
 
 /// A process has one more descriptor of the socket.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -686,7 +705,7 @@ pub const UNKNOWN_FD: i32 = -1;
 pub struct FdOpened {
     /// The descriptor.
     pub fd: i32,
-    /// One of [`how`]; the kernel side leaves it to user space.
+    /// One of [`how`]; what the kernel side does not know, it leaves to user space.
     pub how: u32,
     /// Inode of the socket, or 0.
     pub inode: u64,
@@ -726,9 +745,11 @@ pub mod touch {
     pub const NONE: u32 = 0;
     pub const READ: u32 = 1;
     pub const WRITE: u32 = 2;
+    /// Of a listener.
+    pub const ACCEPT: u32 = 3;
 
     /// Each, by its number.
-    pub const NAMES: [&str; 3] = ["none", "read", "write"];
+    pub const NAMES: [&str; 4] = ["none", "read", "write", "accept"];
 }
 
 /// A process reads or writes where another did so before, or nobody.
@@ -737,8 +758,8 @@ pub mod touch {
 pub struct Touched {
     /// One of [`touch`].
     pub what: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// The descriptor, [`UNKNOWN_FD`] or [`NO_FD`].
+    pub fd: i32,
     /// Inode of the socket, or 0.
     pub inode: u64,
 }
@@ -808,9 +829,13 @@ pub mod handoff {
     pub const FD_PASSING: u32 = 2;
     /// By fork(2), if it is another process, and then execve(2).
     pub const EXEC: u32 = 3;
+    /// It has it from accept(2) itself, and had it all along.
+    pub const ACCEPTED: u32 = 4;
+    /// The same from socket(2).
+    pub const OPENED: u32 = 5;
 
     /// Every way, by its number.
-    pub const NAMES: [&str; 4] = ["unknown", "fork", "fd_passing", "exec"];
+    pub const NAMES: [&str; 6] = ["unknown", "fork", "fd_passing", "exec", "accepted", "opened"];
 }
 
 /// Another process uses the socket now.
@@ -821,6 +846,8 @@ pub struct HandedOff {
     pub from: Holder,
     /// Who uses it now.
     pub to: Holder,
+    /// Who gave it to `to`, by its fork(2): another than `from`, if `to` is a grandchild. Process 0 where nobody knows.
+    pub through: Holder,
     /// From when `from` got it until `to` did, or [`UNKNOWN`].
     pub held_ns: u64,
     /// From then to its first read or write, or [`UNKNOWN`].
@@ -874,7 +901,7 @@ pub struct SkbFree {
 /// What is wrong.
 pub mod finding {
     #![allow(missing_docs, reason = "named below")]
-    /// A child serves a connection and still holds the listener that its parent accepts from.
+    /// Children serve connections and still hold the listener that their parent accepts from.
     pub const LISTENER_HELD: u32 = 0;
     /// Who accepted the connection and gave it away never closed it.
     pub const NEVER_CLOSED: u32 = 1;
@@ -899,6 +926,6 @@ pub struct Finding {
     pub since_ns: u64,
     /// One of [`finding`].
     pub what: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Of how many processes it is true; `holder` is the first.
+    pub count: u32,
 }

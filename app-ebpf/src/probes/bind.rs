@@ -22,7 +22,12 @@ fn bound<M: Mem>(sk: u64, via: Program, task: Task) {
         return;
     };
     if let Some(subject) = Subject::new(sock, via, task) {
-        subject.emit(Bound {});
+        subject.is_held();
+        subject.emit(Bound {
+            inode: sock.inode(),
+            fd: sock.fd(),
+            reserved: 0,
+        });
     }
 }
 

@@ -32,7 +32,11 @@ fn connect<M: Mem>(sk: u64, via: Program, task: Task) {
     if let Some(subject) = Subject::new(sock, via, task) {
         subject.connects();
         subject.is_held();
-        subject.emit(Connect {});
+        subject.emit(Connect {
+            inode: sock.inode(),
+            fd: sock.fd(),
+            reserved: 0,
+        });
     }
 }
 

@@ -34,13 +34,13 @@ fn subject(sock: Sock<Probe>, via: Program, task: Task) -> Option<Subject> {
 }
 
 #[inline(always)]
-fn opened(file: Obj<Probe>, fd: i32, via: Program) {
+fn opened(file: Obj<Probe>, fd: i32, how: u32, via: Program) {
     let Some(sock) = sock_of_file(file) else { return };
     if let Some(subject) = subject(sock, via, Task::current()) {
         subject.is_held();
         subject.emit(FdOpened {
             fd,
-            how: how::UNKNOWN,
+            how,
             inode: sock.inode(),
         });
     }
@@ -79,6 +79,7 @@ pub fn open_kprobe(context: ProbeContext) -> u32 {
     opened(
         file(registers.arg(arg!(fd_install_file))),
         registers.arg(arg!(fd_install_fd)) as i32,
+        how::UNKNOWN,
         Program::OpenKprobe,
     );
     0
@@ -90,6 +91,7 @@ pub fn dup_kprobe(context: ProbeContext) -> u32 {
     opened(
         file(registers.arg(arg!(dup2_file))),
         registers.arg(arg!(dup2_fd)) as i32,
+        how::DUPLICATED,
         Program::DupKprobe,
     );
     0
@@ -101,7 +103,12 @@ pub fn dup_kprobe(context: ProbeContext) -> u32 {
 fn call_opened(context: &TracePointContext, via: Program) {
     let fd = record(context, 16) as i64;
     if fd >= 0 {
-        opened(file_of_fd(fd as u64), fd as i32, via);
+        // pidfd_getfd(2) takes it from another process; the others duplicate.
+        let how = match via {
+            Program::OpenPidfdTp => how::RECEIVED,
+            _ => how::DUPLICATED,
+        };
+        opened(file_of_fd(fd as u64), fd as i32, how, via);
     }
 }
 
@@ -190,7 +197,7 @@ fn received(at: u64, count: u64) {
             break;
         };
         if fd >= 0 {
-            opened(file_of_fd(fd as u64), fd, Program::RecvmsgTp);
+            opened(file_of_fd(fd as u64), fd, how::RECEIVED, Program::RecvmsgTp);
         }
     }
 }

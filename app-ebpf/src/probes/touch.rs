@@ -44,7 +44,7 @@ fn touched<M: Mem>(sk: u64, what: u32, via: Program) {
         subject.is_held();
         subject.emit(Touched {
             what,
-            reserved: 0,
+            fd: sock.fd(),
             inode: sock.inode(),
         });
     }

@@ -11,7 +11,7 @@ impl Describe for FdOpened {
         ("fd", "the descriptor"),
         (
             "how",
-            "how it came to it: `opened`, `accepted`, `duplicated`, `received` (over a Unix socket, or by pidfd_getfd(2)), `unknown`",
+            "how it came to it: `opened`, `accepted`, `duplicated`, `received` (over a Unix socket, or by pidfd_getfd(2)), `unknown` (it may have had one before that nobody saw: the socket is older than the trace, or something was lost meanwhile)",
         ),
         ("inode", "inode of the socket: the number in `/proc/PID/fd`"),
     ];

@@ -15,7 +15,7 @@ impl Describe for Finding {
     const FIELDS: &'static [FieldDoc] = &[
         (
             "finding",
-            "`listener_held`: a child serves a connection and still holds the listener it came from, which keeps the port after the parent is gone; `never_closed`: who accepted or opened the connection gave it away and never closed its copy, so that the peer sees no end; `kept_open`: a process that never touched the connection keeps it open (a helper that was forked without close-on-exec); `zombie`: a child ended and its parent did not wait for it",
+            "`listener_held`: children serve connections and still hold the listener they came from, which keeps the port after the parent is gone: told once for each listener; `never_closed`: who accepted or opened the connection gave it away and never closed its copy, so that the peer sees no end; `kept_open`: a process that never touched the connection keeps it open (a helper that was forked without close-on-exec); `zombie`: a child ended and its parent did not wait for it, and is still there",
         ),
         (
             "holder",
@@ -26,6 +26,10 @@ impl Describe for Finding {
             "who had the socket before, or used it last, or the parent: likewise",
         ),
         ("since_ns", "for how long it has been so"),
+        (
+            "count",
+            "of `listener_held`: how many children there are by now; `holder` is the first",
+        ),
     ];
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
@@ -34,7 +38,11 @@ impl Describe for Finding {
         if self.other.pid != 0 {
             map.serialize_entry("other", &Named(self.other))?;
         }
-        map.serialize_entry("since_ns", &self.since_ns)
+        map.serialize_entry("since_ns", &self.since_ns)?;
+        if self.what == finding::LISTENER_HELD {
+            map.serialize_entry("count", &self.count)?;
+        }
+        Ok(())
     }
 
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
@@ -49,6 +57,10 @@ impl Describe for Finding {
             finding::ZOMBIE => write!(out, "{holder} is a zombie: {other} did not wait for it"),
             other => write!(out, "{}", numbered(&finding::NAMES, other)),
         }?;
-        write!(out, ", for {}", Millis(self.since_ns))
+        write!(out, ", for {}", Millis(self.since_ns))?;
+        if self.count > 1 {
+            write!(out, ", the first of {}", self.count)?;
+        }
+        Ok(())
     }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 
 impl Describe for HandedOff {
-    const MEANING: &'static str = "Another process uses the socket now: it read or wrote for the first time, or it has the socket alone. `from` is who used it before, or accepted it.";
+    const MEANING: &'static str = "Another process uses the socket now: it read or wrote where the last one to do so was another, or has had it alone for a second after one that did nothing with it; of a listener, it accepts, and nobody else does. `from` is who used it before, or opened it. Who lets go hands it to nobody.";
     const FIELDS: &'static [FieldDoc] = &[
         ("from", "who had it: an object with `pid`, `comm` and `fd`"),
         ("to", "who has it now: likewise"),
@@ -21,17 +21,21 @@ impl Describe for HandedOff {
         ),
         (
             "how",
-            "how it came there: `fork`, `exec` (by fork(2) and then execve(2), or execve(2) alone where both are one process), `fd_passing`, `unknown`",
+            "the way on which `to` got its descriptor: `fork`, `exec` (by fork(2) and then execve(2), or execve(2) alone where both are one process), `fd_passing`, `accepted` or `opened` (it had it before `from`, and it comes back), `unknown`",
+        ),
+        (
+            "through",
+            "who gave it to `to` by fork(2), with `pid` and `comm`: another than `from`, where `to` is its grandchild; absent where nobody knows, or no fork(2) did",
         ),
         (
             "held_ns",
-            "from when `from` got it, which is accept(2) as a rule, until `to` did",
+            "from when `from` got it, which is accept(2) as a rule, until `to` did; absent where that is not known, or it comes back",
         ),
         (
             "first_ns",
             "from then to the first read or write of `to`; absent where there was none yet",
         ),
-        ("first", "`read` or `write`; likewise"),
+        ("first", "`read`, `write`, or of a listener `accept`"),
         ("inode", "inode of the socket: the number in `/proc/PID/fd`"),
     ];
 
@@ -42,6 +46,9 @@ impl Describe for HandedOff {
             map.serialize_entry("accepted", &true)?;
         }
         map.serialize_entry("how", numbered(&handoff::NAMES, self.how))?;
+        if self.through.pid != 0 {
+            map.serialize_entry("through", &Named(self.through))?;
+        }
         if let Some(ns) = known(self.held_ns) {
             map.serialize_entry("held_ns", &ns)?;
         }
@@ -60,13 +67,16 @@ impl Describe for HandedOff {
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         write!(
             out,
-            "{}{}{} → {}, by {}",
+            "{}{}{} → {}, {}",
             if self.accepted != 0 { "accepted by " } else { "" },
             Named(self.from),
             Fd(self.from.fd),
             Named(self.to),
-            numbered(&handoff::NAMES, self.how)
+            Way(self.how)
         )?;
+        if self.through.pid != 0 && self.through.pid != self.from.pid {
+            write!(out, " of {}", Named(self.through))?;
+        }
         if let Some(ns) = known(self.held_ns) {
             write!(out, " after {}", Millis(ns))?;
         }
@@ -81,5 +91,19 @@ impl Describe for HandedOff {
             )?;
         }
         Ok(())
+    }
+}
+
+/// For people.
+struct Way(u32);
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            handoff::ACCEPTED => f.write_str("which accepted it"),
+            handoff::OPENED => f.write_str("which opened it"),
+            handoff::UNKNOWN => f.write_str("how is unknown"),
+            how => write!(f, "by {}", numbered(&handoff::NAMES, how)),
+        }
     }
 }

@@ -2,8 +2,10 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer, ser::SerializeMap as _};
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use socklife_abi::event::{Holder, UNKNOWN_FD};
+
+use super::FieldDoc;
 
 use crate::comm::Comm;
 
@@ -35,9 +37,29 @@ impl fmt::Display for Named {
     }
 }
 
-/// A descriptor, where it is known.
+/// A descriptor, where there is one and it is known.
 pub fn fd(fd: i32) -> Option<i32> {
-    (fd != UNKNOWN_FD).then_some(fd)
+    (fd > UNKNOWN_FD).then_some(fd)
+}
+
+/// The fields of who opened a socket.
+pub const OPENED_FIELDS: &[FieldDoc] = &[
+    (
+        "fd",
+        "the descriptor; absent where it is not among the first 256, or is a direct descriptor of io_uring",
+    ),
+    ("inode", "inode of the socket: the number in `/proc/PID/fd`"),
+];
+
+/// The same, where they are known.
+pub fn opened<M: SerializeMap>(map: &mut M, number: i32, inode: u64) -> Result<(), M::Error> {
+    if let Some(fd) = fd(number) {
+        map.serialize_entry("fd", &fd)?;
+    }
+    if inode != 0 {
+        map.serialize_entry("inode", &inode)?;
+    }
+    Ok(())
 }
 
 /// ` fd 7`, where it is known.

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use serde::ser::SerializeMap;
-use socklife_abi::event::Inherited;
+use socklife_abi::event::{Inherited, UNKNOWN_DEPTH};
 
 use super::{
     Describe, FieldDoc,
@@ -26,12 +26,17 @@ impl Describe for Inherited {
             map.serialize_entry("fd", &fd)?;
         }
         map.serialize_entry("sockets", &self.sockets)?;
-        map.serialize_entry("holders", &self.holders)
+        if self.holders != UNKNOWN_DEPTH {
+            map.serialize_entry("holders", &self.holders)?;
+        }
+        Ok(())
     }
 
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         write!(out, "by [{}]{}", self.child, Fd(self.fd))?;
-        write!(out, ", {} holders", self.holders)?;
+        if self.holders != UNKNOWN_DEPTH {
+            write!(out, ", {} holders", self.holders)?;
+        }
         if self.sockets > 16 {
             write!(out, ", one of {} sockets", self.sockets)?;
         }

@@ -1,36 +1,37 @@
 //! Who holds which socket, and who uses it. Facts in, facts completed and conclusions out.
 //!
 //! A *holder* is a descriptor of a process; a socket ends with its last one. The *user* is the process that reads and
-//! writes, or until somebody does, the one that accepted or opened it. fork(2) copies what the parent holds: the copy is
-//! made here, not in the kernel, from what is known of the parent.
+//! writes, or until somebody does, the one that accepted or opened it; of a listener, the one that accepts from it.
+//! fork(2) copies what the parent holds: the copy is made here, not in the kernel, from what is known of the parent.
 
+mod facts;
 mod findings;
 mod process;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::collections::{HashMap, HashSet};
 
 use bytemuck::Zeroable as _;
-use socklife_abi::event::{
-    BORN_BEFORE, EXECUTED_WORDS, Envelope, FdClosed, HandedOff, Holder, Inherited, Kind, Touched, UNKNOWN,
-    UNKNOWN_DEPTH, UNKNOWN_FD, handoff, how, touch,
-};
+use socklife_abi::event::{BORN_BEFORE, Envelope, Holder, Kind, UNKNOWN};
 
 use crate::event::{Detail, Event, HOLDERS};
-pub use findings::Held;
-use process::{Hold, Process};
+pub use findings::{Asked, Ended, Held};
+use findings::{Evidence, Suspects};
+use process::Process;
 use socket::{Socket, User};
 
 /// Something that lasts shorter is no finding: a parent may close its copy after the child is done.
 const PATIENCE_NS: u64 = 1_000_000_000;
 /// Inherited sockets that are told one by one, for each fork.
 const TOLD: usize = 16;
-/// Holders that a finding names, for each socket.
-const NAMED: usize = 8;
-/// Children that ended and may be zombies, at a time.
-const ENDED: usize = 4096;
+/// Holds, at most, for each socket that there is room for: forks multiply them.
+const HOLDS: usize = 8;
+/// What comes after `last_close` comes soon; a connection that nobody holds may last as long as it is retransmitted.
+const GHOST_NS: u64 = 1_000_000_000;
+const LONG_NS: u64 = 600 * GHOST_NS;
 
 /// `via` of what no hook sent.
 const NO_HOOK: u16 = u16::MAX;
@@ -44,16 +45,6 @@ pub enum Look {
     Old,
 }
 
-/// A child that ended.
-#[derive(Clone, Copy, Debug)]
-pub struct Ended {
-    /// Who.
-    pub pid: u32,
-    comm: [u8; 16],
-    parent: Holder,
-    since_ns: u64,
-}
-
 /// A descriptor that was there when the trace began.
 #[derive(Clone, Copy, Debug)]
 pub struct Before {
@@ -65,6 +56,15 @@ pub struct Before {
     pub fd: i32,
 }
 
+/// What events of a socket say that nobody holds any more.
+#[derive(Clone, Copy, Debug)]
+struct Ghost {
+    born: u8,
+    lives: u16,
+    /// When it may be forgotten.
+    until_ns: u64,
+}
+
 /// The model.
 #[derive(Debug)]
 pub struct Holders {
@@ -74,13 +74,18 @@ pub struct Holders {
     shared: HashMap<u32, u32>,
     /// Sockets that somebody holds whose user is gone.
     left_behind: HashSet<u64>,
-    /// Children that serve a connection and hold the listener that it came from, with when that began.
-    suspects: HashMap<(u32, u64), u64>,
+    /// By listener: who serves its connections and holds it all the same.
+    suspects: HashMap<u64, Suspects>,
     ended: Vec<Ended>,
-    /// Findings about processes that ended, until it is known whether the kernel skipped something.
-    of_ended: Vec<Event>,
+    /// What processes did that ended, until it is known whether the kernel skipped something.
+    of_ended: Vec<(u64, Evidence)>,
     /// Whose descriptors must be looked at to know more.
-    unsure: Vec<u32>,
+    unsure: HashSet<u32>,
+    ghosts: HashMap<u64, Ghost>,
+    /// How many holds there are in all processes.
+    holds: usize,
+    /// When something was lost last: of what is older not everything is known.
+    lost_ns: u64,
     room: usize,
     full: u64,
 }
@@ -96,15 +101,23 @@ impl Holders {
             suspects: HashMap::new(),
             ended: Vec::new(),
             of_ended: Vec::new(),
-            unsure: Vec::new(),
+            unsure: HashSet::new(),
+            ghosts: HashMap::new(),
+            holds: 0,
+            lost_ns: 0,
             room,
             full: 0,
         }
     }
 
-    /// How many times a socket was not followed because there was no room.
+    /// How many times something was not followed because there was no room.
     pub fn full(&self) -> u64 {
         self.full
+    }
+
+    /// Something was lost, or skipped, up to now.
+    pub fn lost(&mut self, now: u64) {
+        self.lost_ns = now;
     }
 
     /// A socket that is older than the trace, and who holds it.
@@ -117,6 +130,7 @@ impl Holders {
             flags: envelope.flags | BORN_BEFORE,
             ..envelope
         });
+        socket.since_ns = 0;
         socket.listens = listens;
         socket.inode = inode;
         self.sockets.insert(envelope.cookie, socket);
@@ -126,8 +140,13 @@ impl Holders {
                 .entry(holder.pid)
                 .or_insert_with(|| Process::new(holder.comm));
             process.seen_ns = envelope.time_ns;
-            process.hold(envelope.cookie, holder.fd, how::BEFORE, envelope.time_ns);
-            self.joined(holder.pid, envelope.cookie);
+            self.gain(
+                holder.pid,
+                envelope.cookie,
+                holder.fd,
+                socklife_abi::event::how::BEFORE,
+                envelope.time_ns,
+            );
         }
         // Of several nobody knows who uses it.
         if let Some(socket) = self.sockets.get_mut(&envelope.cookie)
@@ -146,52 +165,37 @@ impl Holders {
 
     /// Takes an event in, completes it, and appends what follows from it.
     pub fn see(&mut self, event: &mut Event, follow: &mut Vec<Event>) -> Look {
-        if let Some(socket) = self.sockets.get(&event.envelope.cookie) {
-            socket.recall(&mut event.envelope);
-            // A listener's totals say it themselves.
-            if event.kind() != Kind::Listener {
-                event.envelope.flags |= socket.born();
-            }
-        }
+        let anew = self.stamp(event);
         let envelope = event.envelope;
         match &mut event.detail {
+            Detail::Bound(bound) => self.opened(&envelope, bound.fd, bound.inode, anew),
             Detail::Listening(listening) => {
-                self.opened(&envelope, listening.fd);
+                self.opened(&envelope, listening.fd, 0, anew);
                 if let Some(socket) = self.sockets.get_mut(&envelope.cookie) {
                     socket.listens = true;
                 }
             }
-            Detail::Connect(_) => self.opened(&envelope, UNKNOWN_FD),
-            Detail::Accepted(accepted) => self.accepted(&envelope, accepted.fd, accepted.queues.listener),
+            Detail::Connect(connect) => self.opened(&envelope, connect.fd, connect.inode, anew),
+            Detail::Accepted(accepted) => {
+                let (fd, listener) = (accepted.fd, accepted.queues.listener);
+                self.accepted(&envelope, fd, listener, follow);
+            }
             Detail::FdOpened(opened) => {
-                let Some(how) = self.fd_opened(&envelope, opened.fd) else {
+                let Some(how) = self.fd_opened(&envelope, opened, follow) else {
                     return Look::Old;
                 };
                 opened.how = how;
-                self.numbered(&envelope, opened.inode);
             }
             Detail::FdClosed(closed) => {
-                self.numbered(&envelope, closed.inode);
-                let Some((fd, left)) = self.fd_closed(&envelope, closed.fd, follow) else {
+                self.has_inode(&envelope, closed.inode);
+                let Some((fd, left)) = self.fd_closed(&envelope, closed.fd) else {
                     return Look::Old;
                 };
                 closed.fd = fd;
                 closed.left = left;
             }
-            Detail::FdsClosed(closed) => {
-                let pid = self.table_of(envelope.pid);
-                let range = i64::from(closed.first)..=i64::from(closed.last);
-                let gone = self.processes.get(&pid).map_or_else(Vec::new, |process| {
-                    process.descriptors(|fd| range.contains(&i64::from(fd)))
-                });
-                if gone.is_empty() {
-                    return Look::Old;
-                }
-                for (cookie, fd) in gone {
-                    self.tell_closed(&envelope, cookie, fd, follow);
-                }
-            }
-            Detail::LastClose(_) => self.last_close(&envelope, follow),
+            Detail::FdsClosed(closed) => return self.range_closed(&envelope, closed.first..=closed.last, follow),
+            Detail::LastClose(_) => self.last_close(&envelope),
             Detail::Touched(touched) => self.touched(&envelope, touched, follow),
             Detail::Forked(forked) => {
                 let (child, shared) = (forked.child, forked.shared != 0);
@@ -207,33 +211,30 @@ impl Holders {
         Look::Tell
     }
 
-    /// Processes whose descriptors must be looked at: events alone do not tell what they closed. Before this event, which
-    /// may tell.
-    pub fn unsure(&mut self, next: Option<&Event>) -> Vec<u32> {
-        match next {
-            Some(event) if event.kind() == Kind::Executed && self.unsure == [event.envelope.pid] => Vec::new(),
-            _ => std::mem::take(&mut self.unsure),
+    /// Says in the event what is known of its socket. True where another life of that begins.
+    fn stamp(&mut self, event: &mut Event) -> bool {
+        let cookie = event.envelope.cookie;
+        // A listener's totals say it themselves.
+        let says_itself = event.kind() == Kind::Listener;
+        if let Some(socket) = self.sockets.get_mut(&cookie) {
+            let anew = socket.live(&event.detail, &mut event.envelope);
+            if !says_itself {
+                event.envelope.flags |= socket.born();
+                event.envelope.lives = socket.lives();
+            }
+            return anew;
         }
-    }
-
-    /// These descriptors of a process are sockets, with their inodes; what else it was thought to hold is closed.
-    pub fn has_only(&mut self, pid: u32, sockets: &HashMap<i32, u64>, now: u64, follow: &mut Vec<Event>) {
-        let Some(process) = self.processes.get(&pid) else {
-            return;
-        };
-        let comm = process.comm;
-        let mut gone = process.descriptors(|fd| fd != UNKNOWN_FD && !sockets.contains_key(&fd));
-        // One whose number nobody knew is what else has the socket's inode; without an inode nobody knows.
-        for (cookie, _) in process.descriptors(|fd| fd == UNKNOWN_FD) {
-            let inode = self.sockets.get(&cookie).map_or(0, |socket| socket.inode);
-            let known = |fd: &i32| process.fds.get(fd) == Some(&cookie);
-            if inode != 0 && !sockets.iter().any(|(fd, of)| *of == inode && !known(fd)) {
-                gone.push((cookie, UNKNOWN_FD));
+        if !says_itself
+            && cookie != 0
+            && let Some(ghost) = self.ghosts.get_mut(&cookie)
+        {
+            event.envelope.flags |= ghost.born;
+            event.envelope.lives = ghost.lives;
+            if event.kind() == Kind::Closed {
+                ghost.until_ns = event.envelope.time_ns + GHOST_NS;
             }
         }
-        for (cookie, fd) in gone {
-            self.tell_closed(&by(pid, comm, now), cookie, fd, follow);
-        }
+        false
     }
 
     fn has_room(&mut self) -> bool {
@@ -270,469 +271,13 @@ impl Holders {
         process
     }
 
-    /// A process holds it, in the socket's book.
-    fn joined(&mut self, pid: u32, cookie: u64) {
-        if let Some(socket) = self.sockets.get_mut(&cookie) {
-            socket.holders.insert(pid);
-        }
-    }
-
     /// The socket has this inode.
-    fn numbered(&mut self, envelope: &Envelope, inode: u64) {
+    fn has_inode(&mut self, envelope: &Envelope, inode: u64) {
         if inode != 0
             && let Some(socket) = self.sockets.get_mut(&envelope.cookie)
         {
             socket.inode = inode;
         }
-    }
-
-    fn opened(&mut self, envelope: &Envelope, fd: i32) {
-        if envelope.pid == 0 || self.socket(envelope).is_none() {
-            return;
-        }
-        let pid = self.table_of(envelope.pid);
-        let process = self.process(envelope);
-        if process.holds.contains_key(&envelope.cookie) {
-            return;
-        }
-        process.hold(envelope.cookie, fd, how::OPENED, envelope.time_ns);
-        self.joined(pid, envelope.cookie);
-        self.uses(pid, envelope, fd);
-    }
-
-    fn accepted(&mut self, envelope: &Envelope, fd: i32, listener: u64) {
-        if envelope.pid == 0 || self.socket(envelope).is_none() {
-            return;
-        }
-        let pid = self.table_of(envelope.pid);
-        let process = self.process(envelope);
-        process.accepts = true;
-        process.hold(envelope.cookie, fd, how::ACCEPTED, envelope.time_ns);
-        self.joined(pid, envelope.cookie);
-        self.uses(pid, envelope, fd);
-        if let Some(socket) = self.sockets.get_mut(&envelope.cookie) {
-            socket.listener = listener;
-            if let Some(user) = &mut socket.user {
-                user.accepted = true;
-            }
-        }
-        // It accepts itself: the listener is its own business.
-        self.suspects.retain(|(suspect, _), _| *suspect != pid);
-    }
-
-    /// The process is the socket's user now.
-    fn uses(&mut self, pid: u32, envelope: &Envelope, fd: i32) {
-        let execs = self.processes.get(&pid).map_or(0, |process| process.execs);
-        if let Some(socket) = self.sockets.get_mut(&envelope.cookie) {
-            socket.user = Some(User {
-                who: holder(pid, fd, envelope.comm),
-                since_ns: envelope.time_ns,
-                accepted: false,
-                used: false,
-                execs,
-            });
-        }
-    }
-
-    /// How the process came to the descriptor; `None` where it is known to have it.
-    fn fd_opened(&mut self, envelope: &Envelope, fd: i32) -> Option<u32> {
-        let new = !self.sockets.contains_key(&envelope.cookie);
-        self.socket(envelope)?;
-        let pid = self.table_of(envelope.pid);
-        let cookie = envelope.cookie;
-        let process = self.process(envelope);
-        if process.fds.get(&fd) == Some(&cookie) {
-            return None;
-        }
-        let way = match process.holds.get(&cookie) {
-            // accept(2) gives it its number after it was told of.
-            Some(hold) if hold.how == how::ACCEPTED && hold.fds.contains(&UNKNOWN_FD) => hold.how,
-            Some(_) => how::DUPLICATED,
-            None if new => how::UNKNOWN,
-            None => how::RECEIVED,
-        };
-        // What stood there was replaced, and its own event follows.
-        if let Some(old) = process.fds.get(&fd).copied() {
-            self.drop_fd(pid, old, fd);
-        }
-        let process = self.process(envelope);
-        process.hold(cookie, fd, way, envelope.time_ns);
-        self.joined(pid, cookie);
-        if way == how::DUPLICATED {
-            return Some(way);
-        }
-        if let Some(user) = self.sockets.get_mut(&cookie).and_then(|socket| socket.user.as_mut())
-            && user.who.pid == pid
-            && user.who.fd == UNKNOWN_FD
-        {
-            user.who.fd = fd;
-        }
-        Some(way)
-    }
-
-    /// Takes a descriptor out of both books; which it was, and whether that was the process's last of this socket.
-    fn drop_fd(&mut self, pid: u32, cookie: u64, fd: i32) -> Option<(i32, Option<Hold>)> {
-        let (fd, hold) = self.processes.get_mut(&pid)?.drop_fd(cookie, fd)?;
-        if hold.is_some()
-            && let Some(socket) = self.sockets.get_mut(&cookie)
-        {
-            socket.holders.remove(&pid);
-        }
-        Some((fd, hold))
-    }
-
-    /// How many descriptors of the socket there are.
-    fn descriptors(&self, cookie: u64) -> u32 {
-        let Some(socket) = self.sockets.get(&cookie) else {
-            return UNKNOWN_DEPTH;
-        };
-        let of = |pid: &u32| self.processes.get(pid)?.holds.get(&cookie).map(|hold| hold.fds.len());
-        let count: usize = socket.holders.iter().filter_map(of).sum();
-        u32::try_from(count).unwrap_or(UNKNOWN_DEPTH)
-    }
-
-    /// The descriptor, and how many are left; `None` where it was told already, or will be when that is known.
-    fn fd_closed(&mut self, envelope: &Envelope, fd: i32, follow: &mut Vec<Event>) -> Option<(i32, u32)> {
-        let cookie = envelope.cookie;
-        if !self.sockets.contains_key(&cookie) {
-            return Some((fd, UNKNOWN_DEPTH));
-        }
-        let pid = self.table_of(envelope.pid);
-        let process = self.processes.get(&pid)?;
-        let hold = process.holds.get(&cookie)?;
-        // Which of several it was, the process itself must show.
-        if fd == UNKNOWN_FD && hold.fds.len() > 1 {
-            if !self.unsure.contains(&pid) {
-                self.unsure.push(pid);
-            }
-            return None;
-        }
-        self.close(envelope, cookie, fd, follow)
-    }
-
-    /// Closes, and tells of it as if a hook had.
-    fn tell_closed(&mut self, envelope: &Envelope, cookie: u64, fd: i32, follow: &mut Vec<Event>) {
-        let Some(socket) = self.sockets.get(&cookie) else {
-            return;
-        };
-        let (named, inode) = (socket.speak(envelope, envelope.pid != 0), socket.inode);
-        let mut later = Vec::new();
-        if let Some((fd, left)) = self.close(envelope, cookie, fd, &mut later) {
-            follow.push(event(named, Detail::FdClosed(FdClosed { fd, left, inode })));
-        }
-        follow.append(&mut later);
-    }
-
-    fn close(&mut self, envelope: &Envelope, cookie: u64, fd: i32, follow: &mut Vec<Event>) -> Option<(i32, u32)> {
-        let pid = self.table_of(envelope.pid);
-        let now = envelope.time_ns;
-        let (fd, gone) = self.drop_fd(pid, cookie, fd)?;
-        let left = self.descriptors(cookie);
-        if let Some(hold) = gone {
-            self.suspects.remove(&(pid, cookie));
-            self.let_go(pid, cookie, &hold, now, follow);
-        }
-        Some((fd, left))
-    }
-
-    /// A process has no descriptor of the socket any more.
-    fn let_go(&mut self, pid: u32, cookie: u64, hold: &Hold, now: u64, follow: &mut Vec<Event>) {
-        let Some(socket) = self.sockets.get_mut(&cookie) else {
-            return;
-        };
-        let Some(user) = &mut socket.user else { return };
-        if user.who.pid == pid {
-            if !socket.holders.is_empty() {
-                socket.left_ns = now;
-                self.left_behind.insert(cookie);
-            }
-            return;
-        }
-        // Or it is no hand-off: somebody used it, or the user is still there.
-        if user.used || hold.touched.is_some() || !self.left_behind.contains(&cookie) {
-            return;
-        }
-        let (comm, execs) = match self.processes.get(&pid) {
-            Some(process) => (process.comm, process.execs),
-            None => ([0; 16], 0),
-        };
-        let to = holder(pid, hold.fds.first().copied().unwrap_or(UNKNOWN_FD), comm);
-        let handed = handed(user, to, hold, execs, socket.inode);
-        *user = User {
-            who: to,
-            since_ns: hold.since_ns,
-            accepted: false,
-            used: false,
-            execs,
-        };
-        follow.push(event(socket.speak(&quiet(now), false), Detail::HandedOff(handed)));
-        if socket.holders.is_empty() {
-            self.left_behind.remove(&cookie);
-        } else {
-            socket.left_ns = now;
-        }
-    }
-
-    /// Nobody holds it any more.
-    fn last_close(&mut self, envelope: &Envelope, follow: &mut Vec<Event>) {
-        let cookie = envelope.cookie;
-        let Some(socket) = self.sockets.get(&cookie) else {
-            return;
-        };
-        // Whoever is thought to hold it closed it unseen.
-        let mut unseen: Vec<_> = socket.holders.iter().copied().collect();
-        unseen.sort_unstable();
-        for pid in unseen {
-            let hold = self
-                .processes
-                .get_mut(&pid)
-                .and_then(|process| process.drop_hold(cookie));
-            if let Some(socket) = self.sockets.get_mut(&cookie) {
-                socket.holders.remove(&pid);
-            }
-            if let Some(hold) = hold {
-                self.let_go(pid, cookie, &hold, envelope.time_ns, follow);
-            }
-        }
-        self.sockets.remove(&cookie);
-        self.left_behind.remove(&cookie);
-        self.suspects.retain(|(_, listener), _| *listener != cookie);
-    }
-
-    fn touched(&mut self, envelope: &Envelope, touched: &Touched, follow: &mut Vec<Event>) {
-        let (cookie, what) = (envelope.cookie, touched.what);
-        if envelope.pid == 0 || self.socket(envelope).is_none() {
-            return;
-        }
-        self.numbered(envelope, touched.inode);
-        let pid = self.table_of(envelope.pid);
-        let now = envelope.time_ns;
-        let process = self.process(envelope);
-        let execs = process.execs;
-        if !process.holds.contains_key(&cookie) {
-            process.hold(cookie, UNKNOWN_FD, how::UNKNOWN, now);
-        }
-        let Some(hold) = process.holds.get_mut(&cookie) else {
-            return;
-        };
-        let first = hold.touched.is_none();
-        hold.touched.get_or_insert((now, what));
-        let hold = hold.clone();
-        self.joined(pid, cookie);
-        let to = holder(pid, hold.fds.first().copied().unwrap_or(UNKNOWN_FD), envelope.comm);
-        let Some(socket) = self.sockets.get_mut(&cookie) else {
-            return;
-        };
-        let changes = match &socket.user {
-            None => false,
-            Some(user) if user.who.pid == pid => execs > user.execs,
-            Some(_) => first,
-        };
-        let user = User {
-            who: to,
-            since_ns: hold.since_ns,
-            accepted: false,
-            used: true,
-            execs,
-        };
-        match &mut socket.user {
-            Some(old) if changes => {
-                let mut handed = handed(old, to, &hold, execs, socket.inode);
-                handed.first = what;
-                if old.who.pid == pid {
-                    handed.how = handoff::EXEC;
-                    handed.held_ns = UNKNOWN;
-                    handed.first_ns = UNKNOWN;
-                }
-                *old = user;
-                let listener = socket.listener;
-                follow.push(event(socket.speak(envelope, true), Detail::HandedOff(handed)));
-                self.suspect(pid, listener, now);
-            }
-            Some(old) if old.who.pid == pid => {
-                old.used = true;
-                old.execs = execs;
-            }
-            Some(_) => {}
-            empty => *empty = Some(user),
-        }
-        self.left_behind.remove(&cookie);
-    }
-
-    /// A child got a connection: it should not hold the listener that this came from.
-    fn suspect(&mut self, pid: u32, listener: u64, now: u64) {
-        let Some(process) = self.processes.get(&pid) else {
-            return;
-        };
-        let inherited = process
-            .holds
-            .get(&listener)
-            .is_some_and(|hold| hold.how == how::INHERITED);
-        if inherited && !process.accepts && self.suspects.len() < self.room {
-            self.suspects.entry((pid, listener)).or_insert(now);
-        }
-    }
-
-    fn forked(&mut self, envelope: &Envelope, child: u32, shared: bool, follow: &mut Vec<Event>) -> Look {
-        let parent = self.table_of(envelope.pid);
-        // It was there already when what is older was looked for, a moment later.
-        if let Some(known) = self.processes.get_mut(&child)
-            && envelope.time_ns < known.seen_ns
-        {
-            known.parent = Some(holder(envelope.pid, UNKNOWN_FD, envelope.comm));
-            return Look::Tell;
-        }
-        // A number that is used again: its former process ended unseen.
-        self.forget(child, envelope, follow);
-        let Some(of) = self.processes.get(&parent) else {
-            return Look::Old;
-        };
-        if of.holds.is_empty() {
-            return Look::Old;
-        }
-        if shared {
-            self.shared.insert(child, parent);
-            return Look::Tell;
-        }
-        let new = of.fork(holder(envelope.pid, UNKNOWN_FD, envelope.comm), envelope.time_ns);
-        let mut held: Vec<_> = new
-            .holds
-            .iter()
-            .map(|(cookie, hold)| (hold.fds.clone(), *cookie))
-            .collect();
-        held.sort();
-        self.processes.insert(child, new);
-        for (_, cookie) in &held {
-            self.joined(child, *cookie);
-        }
-        let sockets = u32::try_from(held.len()).unwrap_or(u32::MAX);
-        for (fds, cookie) in held.iter().take(TOLD) {
-            let holders = self.descriptors(*cookie);
-            let Some(socket) = self.sockets.get(cookie) else {
-                continue;
-            };
-            let inherited = Inherited {
-                child,
-                fd: fds.first().copied().unwrap_or(UNKNOWN_FD),
-                sockets,
-                holders,
-            };
-            follow.push(event(socket.speak(envelope, true), Detail::Inherited(inherited)));
-        }
-        Look::Tell
-    }
-
-    /// Another program: the descriptors marked close-on-exec are gone, which not every kernel tells one by one.
-    fn executed(&mut self, envelope: &Envelope, open: &[u64; EXECUTED_WORDS], follow: &mut Vec<Event>) -> Look {
-        let pid = envelope.pid;
-        // A table that was shared is its own now (`unshare_files`).
-        if let Some(other) = self.shared.remove(&pid)
-            && let Some(process) = self.processes.get(&other)
-        {
-            let copy = process.clone();
-            let cookies: Vec<_> = copy.holds.keys().copied().collect();
-            self.processes.insert(pid, copy);
-            for cookie in cookies {
-                self.joined(pid, cookie);
-            }
-        }
-        self.unsure.retain(|unsure| *unsure != pid);
-        let Some(process) = self.processes.get_mut(&pid) else {
-            return Look::Old;
-        };
-        process.execs += 1;
-        process.comm = envelope.comm;
-        if process.holds.is_empty() {
-            return Look::Old;
-        }
-        let is_told = |fd: i32| usize::try_from(fd).is_ok_and(|fd| fd / 64 < open.len());
-        let is_open = |fd: i32| usize::try_from(fd).is_ok_and(|fd| open[fd / 64] & (1 << (fd % 64)) != 0);
-        let gone = process.descriptors(|fd| is_told(fd) && !is_open(fd));
-        if !process.descriptors(|fd| fd != UNKNOWN_FD && !is_told(fd)).is_empty() {
-            self.unsure.push(pid);
-        }
-        for (cookie, fd) in gone {
-            self.tell_closed(envelope, cookie, fd, follow);
-        }
-        Look::Tell
-    }
-
-    fn exited(&mut self, envelope: &Envelope, follow: &mut Vec<Event>) -> Look {
-        let pid = envelope.pid;
-        if self.shared.remove(&pid).is_some() {
-            return Look::Tell;
-        }
-        let heir = self
-            .shared
-            .iter()
-            .find(|(_, table)| **table == pid)
-            .map(|(heir, _)| *heir);
-        if let Some(heir) = heir {
-            self.inherit_table(pid, heir);
-            return Look::Tell;
-        }
-        let Some(process) = self.processes.get(&pid) else {
-            return Look::Old;
-        };
-        if let Some(parent) = process.parent
-            && self.ended.len() < ENDED
-        {
-            self.ended.push(Ended {
-                pid,
-                comm: process.comm,
-                parent,
-                since_ns: envelope.time_ns,
-            });
-        }
-        let suspected: Vec<_> = self
-            .suspects
-            .keys()
-            .filter(|(suspect, _)| *suspect == pid)
-            .copied()
-            .collect();
-        let held = !process.holds.is_empty();
-        let mut findings = Vec::new();
-        for (pid, listener) in suspected {
-            self.listener_held(pid, listener, envelope.time_ns, &mut findings);
-        }
-        self.of_ended.append(&mut findings);
-        self.forget(pid, envelope, follow);
-        if held { Look::Tell } else { Look::Old }
-    }
-
-    /// The table of a process that ended is used by another.
-    fn inherit_table(&mut self, pid: u32, heir: u32) {
-        self.shared.remove(&heir);
-        for table in self.shared.values_mut().filter(|table| **table == pid) {
-            *table = heir;
-        }
-        if let Some(process) = self.processes.remove(&pid) {
-            for cookie in process.holds.keys() {
-                if let Some(socket) = self.sockets.get_mut(cookie) {
-                    socket.holders.remove(&pid);
-                    socket.holders.insert(heir);
-                }
-            }
-            self.processes.insert(heir, process);
-        }
-    }
-
-    /// A process is gone, and so is all that it held.
-    fn forget(&mut self, pid: u32, envelope: &Envelope, follow: &mut Vec<Event>) {
-        self.shared.remove(&pid);
-        let Some(process) = self.processes.get(&pid) else {
-            return;
-        };
-        let by = Envelope {
-            pid,
-            tid: if envelope.pid == pid { envelope.tid } else { pid },
-            comm: process.comm,
-            ..*envelope
-        };
-        for (cookie, fd) in process.descriptors(|_| true) {
-            self.tell_closed(&by, cookie, fd, follow);
-        }
-        self.processes.remove(&pid);
     }
 }
 
@@ -759,30 +304,6 @@ fn holder(pid: u32, fd: i32, comm: [u8; 16]) -> Holder {
     Holder { pid, fd, comm }
 }
 
-fn handed(from: &User, to: Holder, hold: &Hold, execs: u32, inode: u64) -> HandedOff {
-    HandedOff {
-        inode,
-        from: from.who,
-        to,
-        held_ns: match from.since_ns {
-            UNKNOWN => UNKNOWN,
-            since_ns => hold.since_ns.saturating_sub(since_ns),
-        },
-        first_ns: hold
-            .touched
-            .map_or(UNKNOWN, |(touched_ns, _)| touched_ns.saturating_sub(hold.since_ns)),
-        how: match hold.how {
-            how::INHERITED if execs > 0 => handoff::EXEC,
-            how::INHERITED => handoff::FORK,
-            how::RECEIVED => handoff::FD_PASSING,
-            _ => handoff::UNKNOWN,
-        },
-        first: hold.touched.map_or(touch::NONE, |(_, what)| what),
-        accepted: u32::from(from.accepted),
-        reserved: 0,
-    }
-}
-
 fn event(mut envelope: Envelope, detail: Detail) -> Event {
     envelope.kind = detail.kind() as u8;
     Event { envelope, detail }
@@ -793,7 +314,7 @@ pub const MADE: u64 = Kind::set(&[Kind::Inherited, Kind::HandedOff, Kind::Findin
 
 /// What must be asked for so that these can be told.
 pub fn sources(kinds: u64) -> u64 {
-    const FACTS: u64 = Kind::set(&[Kind::Listening, Kind::Connect, Kind::Accepted]);
+    const FACTS: u64 = Kind::set(&[Kind::Bound, Kind::Listening, Kind::Connect, Kind::Accepted]);
     if kinds & (HOLDERS | MADE) == 0 {
         kinds
     } else {

@@ -55,6 +55,9 @@ impl Serialize for Whole<'_> {
         if event.born_before() {
             map.serialize_entry("born", "before")?;
         }
+        if let Some(life) = event.life() {
+            map.serialize_entry("life", &life)?;
+        }
         // An event about a process is about no one socket.
         if envelope.family != 0 {
             if envelope.netns != 0 {

@@ -68,6 +68,9 @@ impl Text {
         if event.born_before() {
             self.line.push_str(" (older than the trace)");
         }
+        if let Some(life) = event.life() {
+            write!(self.line, " (life {life} of the socket)")?;
+        }
         out.extend_from_slice(self.line.trim_end().as_bytes());
         out.push(b'\n');
         Ok(())

@@ -92,7 +92,7 @@ impl Sink for Events {
             self.totals(counters)?;
         }
         if let Some(follow) = &mut self.follow {
-            follow.second(skipped(news));
+            follow.second(news);
         }
         self.send_made(passed);
         Ok(())
@@ -101,7 +101,7 @@ impl Sink for Events {
     fn end(&mut self, news: &[Loss], counters: &Counters, passed: &mut Passed) -> Result<()> {
         tell(news);
         if let Some(follow) = &mut self.follow {
-            follow.of_ended(skipped(news));
+            follow.end(news);
         }
         self.send_made(passed);
         if self.sampled || news.iter().any(|loss| loss.stage == Stage::Sampled) {
@@ -113,8 +113,4 @@ impl Sink for Events {
     fn finish(self, patience: Duration) -> Result<()> {
         self.output.finish(patience)
     }
-}
-
-fn skipped(news: &[Loss]) -> bool {
-    news.iter().any(|loss| loss.stage == Stage::ProgramBusy)
 }

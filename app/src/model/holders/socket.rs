@@ -1,8 +1,10 @@
-//! One socket, as far as its holders are concerned.
+//! One socket, and the process that uses it.
 
 use std::collections::HashSet;
 
-use socklife_abi::event::{BORN_BEFORE, Envelope, HAS_TASK, Holder};
+use socklife_abi::event::{BORN_BEFORE, CAUSE_LOCAL, Envelope, HAS_TASK, Holder, state};
+
+use crate::event::Detail;
 
 /// The process that uses a socket.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,8 @@ pub struct User {
 pub struct Socket {
     /// The last event that named its four-tuple.
     envelope: Envelope,
+    /// When it was first told of; 0 where it is older than the trace.
+    pub since_ns: u64,
     /// Its inode, or 0.
     pub inode: u64,
     /// It is a listener.
@@ -32,33 +36,75 @@ pub struct Socket {
     pub listener: u64,
     /// The processes that hold it.
     pub holders: HashSet<u32>,
+    /// How many descriptors of it they have.
+    pub descriptors: u32,
+    /// Somebody may hold it who is not followed: there was no room.
+    pub blind: bool,
     /// The process that uses it, also when that has let go.
     pub user: Option<User>,
+    /// The holders that accept from it.
+    pub acceptors: HashSet<u32>,
     /// When the user let go.
     pub left_ns: u64,
+    /// It is in CLOSE, and may begin another life.
+    over: bool,
+}
+
+/// What an event means for the life of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Its four-tuple is that of a life that begins, or is about to.
+    Begins,
+    Ends,
+    Neither,
+}
+
+fn turn(detail: &Detail) -> Turn {
+    match detail {
+        Detail::Bound(_) | Detail::Listening(_) | Detail::Connect(_) => Turn::Begins,
+        Detail::State(change) => match change.newstate {
+            state::LISTEN => Turn::Begins,
+            state::CLOSE => Turn::Ends,
+            _ => Turn::Neither,
+        },
+        Detail::Closed(_) => Turn::Ends,
+        // Where no SYN was sent, nothing had begun.
+        Detail::ConnectFailed(failed) if failed.cause != CAUSE_LOCAL => Turn::Ends,
+        _ => Turn::Neither,
+    }
 }
 
 impl Socket {
     pub fn new(envelope: Envelope) -> Self {
         Self {
             envelope,
+            since_ns: envelope.time_ns,
             inode: 0,
             listens: false,
             listener: 0,
             holders: HashSet::new(),
+            descriptors: 0,
+            blind: false,
             user: None,
+            acceptors: HashSet::new(),
             left_ns: 0,
+            over: false,
         }
     }
 
     /// Takes the four-tuple of a newer event, if it has one.
     pub fn name(&mut self, envelope: &Envelope) {
         if envelope.family != 0 && (envelope.dport != 0 || self.envelope.dport == 0) {
-            self.envelope = Envelope {
-                flags: envelope.flags | self.born(),
-                ..*envelope
-            };
+            self.take(envelope);
         }
+    }
+
+    fn take(&mut self, envelope: &Envelope) {
+        self.envelope = Envelope {
+            flags: envelope.flags | self.born(),
+            lives: self.envelope.lives,
+            ..*envelope
+        };
     }
 
     /// `BORN_BEFORE`, if it is older than the trace.
@@ -66,8 +112,46 @@ impl Socket {
         self.envelope.flags & BORN_BEFORE
     }
 
+    /// Its cookie.
+    pub fn cookie(&self) -> u64 {
+        self.envelope.cookie
+    }
+
+    /// Lives that ended before this one.
+    pub fn lives(&self) -> u16 {
+        self.envelope.lives
+    }
+
+    /// It has a peer, or had one.
+    pub fn is_connection(&self) -> bool {
+        !self.listens && self.envelope.dport != 0
+    }
+
+    /// An event of it: begins another life, or has the four-tuple of this one. True where another life began.
+    pub fn live(&mut self, detail: &Detail, envelope: &mut Envelope) -> bool {
+        match turn(detail) {
+            Turn::Begins => {
+                let another = std::mem::take(&mut self.over);
+                if another {
+                    self.envelope.lives = self.envelope.lives.saturating_add(1);
+                    self.listens = false;
+                    self.listener = 0;
+                    self.acceptors.clear();
+                }
+                if envelope.family != 0 {
+                    self.take(envelope);
+                }
+                return another;
+            }
+            Turn::Ends => self.over = true,
+            Turn::Neither => {}
+        }
+        self.recall(envelope);
+        false
+    }
+
     /// A socket that has ended may have lost its four-tuple, which it had before.
-    pub fn recall(&self, envelope: &mut Envelope) {
+    fn recall(&self, envelope: &mut Envelope) {
         if envelope.dport == 0 && self.envelope.dport != 0 {
             envelope.saddr = self.envelope.saddr;
             envelope.daddr = self.envelope.daddr;
