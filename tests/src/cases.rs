@@ -100,7 +100,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("skb_allocs_table_full", skb_allocs::table_full),
 ];
 
-/// What does not.
+/// What does not, and depends on the kernel.
 pub const ONCE: &[(&str, fn())] = &[
     ("old_listener", accept::old_listener),
     ("rungs_without_tracefs", rungs::without_tracefs),
@@ -112,19 +112,11 @@ pub const ONCE: &[(&str, fn())] = &[
     ("syn_flood", flood::syn_flood),
     ("queues_in_a_flood", flood::queues_go_on),
     ("capacity_descriptors", capacity::descriptors),
-    ("capacity_clients", capacity::clients),
     ("capacity_live_listener", capacity::live_listener),
     ("capacity_sysctls", capacity::sysctls),
-    ("capacity_models", capacity::models),
-    ("capacity_without_root", capacity::without_root),
-    ("capacity_usage", capacity::usage),
-    ("serve_witness", serve::witness),
-    ("serve_limits", serve::limits),
-    ("serve_mistakes", serve::mistakes),
     ("queues_rows", queues_view::rows_of_a_listener),
     ("queues_backlog", queues_view::backlog),
     ("queues_blocks", queues_view::blocks),
-    ("queues_reconcile", queues_view::reconcile_needs_whole_namespaces),
     ("skb_not_attached_otherwise", skb::not_attached_otherwise),
     ("fork_storm", handoff::storm::forks),
     ("sockets_exactly", sockets::exactly),
@@ -141,9 +133,22 @@ pub const ONCE: &[(&str, fn())] = &[
     ("closed_pipe_is_a_clean_end", process::closed_pipe),
     ("kill_leaves_nothing", process::kill_leaves_nothing),
     ("hostile_comm", process::hostile_comm),
-    ("text_columns_line_up", process::columns),
-    ("usage_errors", trouble::usage),
     ("no_root", trouble::no_root),
     ("no_btf", trouble::no_btf),
+];
+
+/// What does not depend on the kernel either: it runs on this machine's alone.
+pub const NATIVE: &[(&str, fn())] = &[
+    ("doctor_text", rungs::doctor_text),
+    ("capacity_clients", capacity::clients),
+    ("capacity_models", capacity::models),
+    ("capacity_without_root", capacity::without_root),
+    ("capacity_usage", capacity::usage),
+    ("serve_witness", serve::witness),
+    ("serve_limits", serve::limits),
+    ("serve_mistakes", serve::mistakes),
+    ("queues_reconcile", queues_view::reconcile_needs_whole_namespaces),
+    ("text_columns_line_up", process::columns),
+    ("usage_errors", trouble::usage),
     ("full_disk", trouble::full_disk),
 ];

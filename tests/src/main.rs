@@ -2,18 +2,20 @@
 //!
 //! One binary: natively it runs as root with `SOCKLIFE_BIN` in the environment; inside a VM it is the first process
 //! (see [`vm`]). Each case runs once for each class of hooks, as `fentry::name`, `kprobe::name`, `tracepoint::name`; what
-//! does not depend on hooks runs as `any::name`. A class that this kernel refuses is skipped by name, with the reason.
+//! does not depend on hooks runs as `any::name`, what does not depend on the kernel either as `native::name`. A class that this kernel refuses is skipped by name, with the reason.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cases;
 mod choice;
 mod harness;
+mod rung_table;
 mod vm;
 
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
+    time::Instant,
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -41,13 +43,13 @@ fn main() -> ExitCode {
 
 /// Runs the trials that the arguments choose; all of them one at a time, for they count what happens on the machine.
 fn run(args: Vec<String>) -> ExitCode {
+    let (args, filters) = choice::split(args);
+    let mut args = Arguments::from_iter(args);
     // SAFETY: no arguments.
-    if unsafe { libc::geteuid() } != 0 {
+    if !args.list && unsafe { libc::geteuid() } != 0 {
         eprintln!("the integration tests load BPF programs: run them as root, with `cargo xtask test`");
         return ExitCode::FAILURE;
     }
-    let (args, filters) = choice::split(args);
-    let mut args = Arguments::from_iter(args);
     let choice = Choice::new(filters, &mut args);
     args.test_threads = Some(1);
     libtest_mimic::run(&args, trials(&choice, args.list)).exit_code()
@@ -74,10 +76,12 @@ fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
             trials.push(trial(name, move || case(class)).with_ignored_flag(refused.is_some()));
         }
     }
-    for (name, case) in cases::ONCE {
-        let name = format!("any::{name}");
-        if choice.has(&name) {
-            trials.push(trial(name, case));
+    for (prefix, once) in [("any", cases::ONCE), ("native", cases::NATIVE)] {
+        for (name, case) in once {
+            let name = format!("{prefix}::{name}");
+            if choice.has(&name) {
+                trials.push(trial(name, case));
+            }
         }
     }
     trials
@@ -89,16 +93,22 @@ const RUNS: u32 = 3;
 
 fn trial(name: String, case: impl Fn() + Send + 'static) -> Trial {
     Trial::test(name.clone(), move || {
-        for run in 1.. {
-            let Err(panic) = catch_unwind(AssertUnwindSafe(&case)) else {
-                break;
-            };
-            if !harness::kernel_skipped() || run >= RUNS {
-                return Err(failure(&*panic));
+        let begin = Instant::now();
+        let outcome = (1..).find_map(|run| match catch_unwind(AssertUnwindSafe(&case)) {
+            Ok(()) => Some(Ok(())),
+            Err(panic) if !harness::kernel_skipped() || run >= RUNS => Some(Err(failure(&*panic))),
+            Err(_) => {
+                harness::say(&format!("again: {name}: the kernel skipped a program"));
+                None
             }
-            harness::say(&format!("again: {name}: the kernel skipped a program"));
-        }
-        Ok(())
+        });
+        // Read by `cargo xtask`.
+        harness::say(&format!(
+            "time: {name}: {:.2} s, {} starts",
+            begin.elapsed().as_secs_f64(),
+            harness::starts()
+        ));
+        outcome.unwrap_or(Ok(()))
     })
 }
 
