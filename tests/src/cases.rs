@@ -26,9 +26,9 @@ use crate::harness::Class;
 /// A case for each class of hooks.
 pub type Case = fn(Class);
 
-/// What depends on hooks.
-pub const EACH_CLASS: &[(&str, Case)] = &[
-    ("loopback_1009", loopback::exactly_1009),
+/// What depends on hooks, and takes a tracer that others use, too: where it begins with a new namespace and asks for kinds of
+/// events only.
+pub const SHARING: &[(&str, Case)] = &[
     ("who_closed_first", loopback::who_closed_first),
     ("softirq_has_no_pid", loopback::softirq_has_no_pid),
     ("refused", connect::refused),
@@ -37,9 +37,23 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("no_route", connect::no_route),
     ("mapped", listen::mapped),
     ("listening", listen::listening),
-    ("waiting_already", accept::waiting_already),
     ("would_block", accept::would_block),
     ("mptcp", accept::mptcp),
+    ("data_drops_closed_port", data::drops::closed_port),
+    ("data_drops_refused_segments", data::drops::refused_segments),
+    ("data_drops_at_a_listener", data::drops::at_a_listener),
+    ("data_drops_last_hop", data::drops::last_hop),
+    ("data_drops_nothing", data::drops::nothing_dropped),
+    ("data_resets", data::resets::aborted),
+    ("data_resent", data::resent::unanswered),
+    ("data_window_stalled", data::window::stalled),
+    ("data_window_waits", data::window::waits),
+];
+
+/// What depends on hooks.
+pub const EACH_CLASS: &[(&str, Case)] = &[
+    ("loopback_1009", loopback::exactly_1009),
+    ("waiting_already", accept::waiting_already),
     ("filters", filters::each),
     ("filter_pid", filters::pid),
     ("doctor", rungs::doctor),
@@ -82,17 +96,8 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("skb_drawing", skb::drawing),
     ("findings_of_serve", handoff::findings::of_serve),
     ("findings_helper", handoff::findings::helper),
-    ("data_drops_closed_port", data::drops::closed_port),
-    ("data_drops_refused_segments", data::drops::refused_segments),
-    ("data_drops_at_a_listener", data::drops::at_a_listener),
-    ("data_drops_last_hop", data::drops::last_hop),
     ("data_drops_full_receiver", data::drops::full_receiver),
     ("data_drops_summary", data::drops::summary),
-    ("data_drops_nothing", data::drops::nothing_dropped),
-    ("data_resets", data::resets::aborted),
-    ("data_resent", data::resent::unanswered),
-    ("data_window_stalled", data::window::stalled),
-    ("data_window_waits", data::window::waits),
     ("skb_allocs_997", skb_allocs::exactly_997),
     ("skb_allocs_unread", skb_allocs::unread),
     ("skb_allocs_filtered", skb_allocs::filtered),

@@ -1,11 +1,13 @@
 //! What the cases stand on: a namespace, a traced workload, and what came out.
 
 pub mod helper;
+mod lines;
 pub mod memory;
 pub mod models;
 mod namespace;
 pub mod netstat;
 pub mod serve;
+pub mod shared;
 mod tracer;
 pub mod view;
 

@@ -58,28 +58,51 @@ fn run(args: Vec<String>) -> ExitCode {
 fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
     let mut trials = Vec::new();
     for class in Class::ALL {
-        let cases: Vec<_> = cases::EACH_CLASS
-            .iter()
-            .map(|(name, case)| (format!("{}::{name}", class.name()), *case))
-            .filter(|(name, _)| choice.has(name))
-            .collect();
+        let chosen = |cases: &[(&'static str, cases::Case)]| -> Vec<_> {
+            let named = cases
+                .iter()
+                .map(|(name, case)| (format!("{}::{name}", class.name()), *case));
+            named.filter(|(name, _)| choice.has(name)).collect()
+        };
+        let (sharing, others) = (chosen(cases::SHARING), chosen(cases::EACH_CLASS));
         // Asking takes a tracer's start.
-        let refused = if list || cases.is_empty() {
+        let refused = if list || sharing.len() + others.len() == 0 {
             None
         } else {
             class.refused()
         };
-        for (name, case) in cases {
+        let mut add = |name: String, may_share: bool, case: cases::Case| {
             if let Some(reason) = &refused {
                 harness::say(&format!("skip: {name}: {reason}"));
             }
-            trials.push(trial(name, move || case(class)).with_ignored_flag(refused.is_some()));
+            let case = move || {
+                harness::shared::allow(may_share);
+                case(class);
+            };
+            trials.push(trial(name, case).with_ignored_flag(refused.is_some()));
+        };
+        let shared = !sharing.is_empty();
+        for (name, case) in sharing {
+            add(name, true, case);
+        }
+        if shared {
+            // It ended well; what it lost it lost in one of those.
+            add(format!("{}::shared_tracer", class.name()), true, |_| {
+                harness::shared::finish()
+            });
+        }
+        for (name, case) in others {
+            add(name, false, case);
         }
     }
     for (prefix, once) in [("any", cases::ONCE), ("native", cases::NATIVE)] {
         for (name, case) in once {
             let name = format!("{prefix}::{name}");
             if choice.has(&name) {
+                let case = move || {
+                    harness::shared::allow(false);
+                    case();
+                };
                 trials.push(trial(name, case));
             }
         }
