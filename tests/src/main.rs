@@ -75,8 +75,13 @@ fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
             if let Some(reason) = &refused {
                 harness::say(&format!("skip: {name}: {reason}"));
             }
+            let of_it = name.clone();
             let case = move || {
-                harness::shared::allow(may_share);
+                if may_share {
+                    harness::shared::allow(class, &of_it);
+                } else {
+                    harness::shared::forbid();
+                }
                 case(class);
             };
             trials.push(trial(name, case).with_ignored_flag(refused.is_some()));
@@ -100,7 +105,7 @@ fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
             let name = format!("{prefix}::{name}");
             if choice.has(&name) {
                 let case = move || {
-                    harness::shared::allow(false);
+                    harness::shared::forbid();
                     case();
                 };
                 trials.push(trial(name, case));

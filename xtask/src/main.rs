@@ -54,7 +54,7 @@ enum Task {
     /// Run the integration tests on one kernel in a VM, showing its console.
     Vm(vm::Args),
     /// Write tests/rungs.txt: which hook each kernel takes, as each says in a VM.
-    Rungs,
+    Rungs(rungs::Args),
     /// Check formatting, lints and documents.
     Lint,
     /// Write the documents that are generated from the program.
@@ -80,7 +80,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Test(args) => test::run(&args),
         Task::Ci(args) => test::ci(&args),
         Task::Vm(args) => vm::run(&args),
-        Task::Rungs => rungs::run(),
+        Task::Rungs(args) => rungs::run(&args),
         Task::Lint => lint::run(),
         Task::Docs => docs::run(),
         Task::Demo(args) => demo::run(&args),

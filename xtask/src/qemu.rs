@@ -23,8 +23,9 @@ const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 softlockup_all_cpu
 const LAST_LINE: &str = "integration: exit ";
 /// What a kernel says that will not go on.
 const DEATHS: &[&str] = &["Kernel panic", "soft lockup"];
-const SILENCE: Duration = Duration::from_secs(240);
-const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How long a trial may take without a word, on a machine that others use, too.
+const SILENCE: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(90 * 60);
 /// How long a dying kernel may go on talking, for the stack trace.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How many lines of the console an error shows.

@@ -7,8 +7,8 @@ use std::{
     os::{fd::AsRawFd as _, unix::process::ExitStatusExt as _},
     process::ExitStatus,
     sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -20,18 +20,22 @@ use super::{
     tracer::Process,
 };
 
-/// What it has: what happens to single sockets. With listeners' queues each tracer compares what it counted with what the
-/// kernel counted in the one namespace that it traces; who holds what concerns processes, which have no namespace.
+/// What it has: all but what concerns processes, which have no namespace, and packets, of which there are too many.
 const KINDS: &str = "bound,listening,connect,connected,connect_failed,established,accepted,state,closed,\
+                     syn_queued,synack_sent,synack_retransmitted,cookie_sent,cookie_accepted,cookie_rejected,syn_refused,\
+                     half_open_ended,accept_queued,accept_refused,never_accepted,\
                      skb_dropped,retransmitted,reset_sent,reset_received,rcvq_full,sndbuf_limited,window_stalled";
+
+/// Cases that are tried again take a namespace each time.
+const SPARE: usize = 8;
 
 /// Ports that a view binds a socket to when it begins and when it stops: what lies between is its own, for the tracer tells
 /// of one namespace in order. A namespace may have the number of one that ended, of which something is still on its way.
 const BEGIN: u16 = 1;
 const END: u16 = 2;
 
-/// Whether the case that runs may share a tracer.
-static MAY: AtomicBool = AtomicBool::new(false);
+/// The case that runs, where it may share a tracer.
+static SHARING: Mutex<Option<String>> = Mutex::new(None);
 static SHARED: Mutex<Option<Shared>> = Mutex::new(None);
 /// How many runs of programs the kernel skipped under shared tracers, and how many of them a case was told of.
 static SKIPPED: AtomicU64 = AtomicU64::new(0);
@@ -41,6 +45,10 @@ struct Shared {
     class: Class,
     process: Process,
     views: Arc<Mutex<Vec<Route>>>,
+    /// They were there before the tracer, which compares its counts with the kernel's in each of them at its end.
+    fresh: Vec<Namespace>,
+    /// Those that cases had, and which. Kept until the end, so that the kernel's counts can be read.
+    taken: Vec<(Namespace, String)>,
 }
 
 /// Where the events of a namespace go.
@@ -58,55 +66,82 @@ pub struct View {
     namespace: File,
 }
 
-/// From now on cases may share a tracer, or may not; one that is there then ends.
-pub fn allow(may: bool) {
-    MAY.store(may, Relaxed);
-    if !may {
-        finish();
-    }
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Ends the shared tracer, if there is one: it ends well, and lost nothing but what the kernel skipped.
-pub fn finish() {
-    let shared = SHARED.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).take();
-    if let Some(shared) = shared {
-        shared.process.signal(libc::SIGINT);
-        let events = shared.process.wait();
-        if events.assert_whole_but_skipped() == 0 {
-            assert!(events.stderr.contains("none lost"), "{}", events.stderr);
-        }
-        events.assert_reconciled();
+/// Before a case that may share a tracer of this class.
+pub fn allow(class: Class, case: &str) {
+    *locked(&SHARING) = None;
+    let usable = |shared: &Shared| shared.class == class && !shared.process.has_ended();
+    if !locked(&SHARED).as_ref().is_some_and(usable) {
+        finish();
+        let shared = Shared::start(class);
+        *locked(&SHARED) = Some(shared);
     }
+    *locked(&SHARING) = Some(case.to_owned());
+}
+
+/// Before a case that may not: nobody else traces while it runs.
+pub fn forbid() {
+    *locked(&SHARING) = None;
+    finish();
+}
+
+/// Ends the shared tracer, if there is one: it ends well, lost nothing but what the kernel skipped, and counted what the
+/// kernel counted.
+pub fn finish() {
+    let Some(shared) = locked(&SHARED).take() else { return };
+    shared.process.signal(libc::SIGINT);
+    let events = shared.process.wait();
+    if events.assert_whole_but_skipped() > 0 {
+        return;
+    }
+    assert!(events.stderr.contains("none lost"), "{}", events.stderr);
+    // On a machine that others use there are other namespaces, too.
+    let differs = |(namespace, case): &(Namespace, String)| {
+        let of_it = format!("netns {}: ", namespace.inode);
+        let line = events
+            .stderr
+            .lines()
+            .find(|line| line.contains(&of_it) && line.contains("the kernel says"));
+        line.map(|line| format!("{case}: {line}"))
+    };
+    let different: Vec<_> = shared.taken.iter().filter_map(differs).collect();
+    assert!(different.is_empty(), "{}", different.join("\n"));
+}
+
+/// A namespace for the case that runs, where it shares a tracer.
+pub fn namespace() -> Option<Namespace> {
+    let case = locked(&SHARING).clone()?;
+    let mut shared = locked(&SHARED);
+    let shared = shared.as_mut()?;
+    let namespace = shared.fresh.pop()?;
+    shared.taken.push((namespace.clone(), case));
+    Some(namespace)
 }
 
 /// Whether the kernel skipped a program lately. It is told once a second, so this waits for that; a case asks that failed.
 pub fn skipped_lately() -> bool {
-    if SHARED.lock().is_ok_and(|shared| shared.is_some()) {
+    if locked(&SHARED).is_some() {
         std::thread::sleep(Duration::from_millis(2500));
     }
     let all = SKIPPED.load(Relaxed);
     SKIPPED_TOLD.swap(all, Relaxed) < all
 }
 
-/// A view of the shared tracer, which is started if there is none; `None` where a case needs one of its own.
-pub fn view(class: Class, namespace: &Namespace, args: &[&str]) -> Option<View> {
+/// A view of the shared tracer; `None` where a case needs one of its own.
+pub fn view(namespace: &Namespace, args: &[&str]) -> Option<View> {
     let ["--event" | "-e", kinds] = args else { return None };
     let kinds: HashSet<String> = kinds.split(',').map(str::to_owned).collect();
-    let shared_kinds: HashSet<&str> = KINDS.split(',').collect();
-    if !MAY.load(Relaxed) || !kinds.iter().all(|kind| shared_kinds.contains(&**kind)) || !namespace.run(has_no_sockets)
-    {
+    let known: HashSet<&str> = KINDS.split(',').collect();
+    locked(&SHARING).as_ref()?;
+    let mut shared = locked(&SHARED);
+    let shared = shared.as_mut()?;
+    let is_known = shared.taken.iter().any(|(taken, _)| taken.inode == namespace.inode);
+    if !is_known || !kinds.iter().all(|kind| known.contains(&**kind)) || !namespace.run(has_no_sockets) {
         return None;
     }
-    let mut shared = SHARED.lock().unwrap();
-    if shared
-        .as_ref()
-        .is_some_and(|shared| shared.class != class || shared.process.has_ended())
-    {
-        drop(shared);
-        finish();
-        shared = SHARED.lock().unwrap();
-    }
-    let shared = shared.get_or_insert_with(|| Shared::start(class));
     let lines = Arc::<Lines>::default();
     shared.views.lock().unwrap().push(Route {
         netns: format!("\"netns\":{},", namespace.inode),
@@ -148,10 +183,15 @@ impl Shared {
         command.args(["trace", "-o", "json", "--hooks", class.name(), "--event", KINDS]);
         let views = Arc::<Mutex<Vec<Route>>>::default();
         let to = Arc::clone(&views);
+        let fresh = (0..SPARE + crate::cases::SHARING.len())
+            .map(|_| Namespace::made())
+            .collect();
         Self {
             class,
             process: Process::spawn(command, Arc::default(), move |lost, line| route(&to, lost, line)),
             views,
+            fresh,
+            taken: Vec::new(),
         }
     }
 }

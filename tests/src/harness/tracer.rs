@@ -52,10 +52,10 @@ pub struct Events {
 }
 
 impl Tracer {
-    /// Traces a namespace in JSON with one class of hooks. Where the case may share a tracer, the namespace is new, and
-    /// nothing is asked for but kinds of events that the shared one has, it is a view of that.
+    /// Traces a namespace in JSON with one class of hooks. Where the case may share a tracer, nothing happened in the namespace
+    /// yet, and nothing is asked for but kinds of events that the shared one has, it is a view of that.
     pub fn start(class: Class, namespace: &Namespace, args: &[&str]) -> Self {
-        if let Some(view) = shared::view(class, namespace, args) {
+        if let Some(view) = shared::view(namespace, args) {
             return Self(Kind::View(view));
         }
         let mut command = socklife();
