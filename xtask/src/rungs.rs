@@ -48,7 +48,9 @@ pub fn run(args: &Args) -> Result<()> {
     qemu::provision()?;
     let content = integration::build(build_ebpf::check(Compiler::Auto)?)?;
     let choice = Choice {
-        arguments: vec!["::doctor".to_owned()],
+        arguments: ["fentry::doctor", "kprobe::doctor", "tracepoint::doctor", "--exact"]
+            .map(str::to_owned)
+            .into(),
         environment: vec!["SOCKLIFE_RUNGS=1".to_owned()],
         ..Choice::default()
     };
