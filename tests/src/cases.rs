@@ -26,9 +26,9 @@ use crate::harness::Class;
 /// A case for each class of hooks.
 pub type Case = fn(Class);
 
-/// What depends on hooks.
-pub const EACH_CLASS: &[(&str, Case)] = &[
-    ("loopback_1009", loopback::exactly_1009),
+/// What depends on hooks, and takes a tracer that others use, too: where it begins with a new namespace and asks for kinds of
+/// events only.
+pub const SHARING: &[(&str, Case)] = &[
     ("who_closed_first", loopback::who_closed_first),
     ("softirq_has_no_pid", loopback::softirq_has_no_pid),
     ("refused", connect::refused),
@@ -37,16 +37,20 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("no_route", connect::no_route),
     ("mapped", listen::mapped),
     ("listening", listen::listening),
-    ("waiting_already", accept::waiting_already),
     ("would_block", accept::would_block),
     ("mptcp", accept::mptcp),
-    ("filters", filters::each),
-    ("filter_pid", filters::pid),
-    ("doctor", rungs::doctor),
+    ("data_drops_closed_port", data::drops::closed_port),
+    ("data_drops_refused_segments", data::drops::refused_segments),
+    ("data_drops_at_a_listener", data::drops::at_a_listener),
+    ("data_drops_last_hop", data::drops::last_hop),
+    ("data_drops_nothing", data::drops::nothing_dropped),
+    ("data_resets", data::resets::aborted),
+    ("data_resent", data::resent::unanswered),
+    ("data_window_stalled", data::window::stalled),
+    ("data_window_waits", data::window::waits),
     ("queues_handshake", queues::accept_queue::handshake),
     ("queues_expired", queues::syn_queue::expired),
     ("queues_reset", queues::syn_queue::reset),
-    ("queues_cancelled", queues::syn_queue::cancelled),
     ("queues_listener_closed", queues::syn_queue::listener_closed),
     ("queues_six_connects", queues::accept_queue::six_connects),
     ("queues_overflow_ignored", queues::accept_queue::overflow_ignored),
@@ -55,14 +59,24 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("queues_max_syn_backlog", queues::syn_queue::max_syn_backlog),
     ("queues_syn_queue_full_cookies", queues::cookies::syn_queue_full_cookies),
     ("queues_cookies", queues::cookies::cookies),
-    ("queues_forged_cookie", queues::cookies::forged_cookie),
-    ("queues_cookie_overflow", queues::cookies::cookie_overflow),
     ("queues_slow_acceptor", queues::accept_queue::slow_acceptor),
     ("queues_slow_path", queues::accept_queue::slow_path),
     ("queues_fastopen", queues::varieties::fastopen),
     ("queues_defer_accept", queues::varieties::defer_accept),
     ("queues_mapped", queues::varieties::mapped),
     ("queues_reuseport", queues::varieties::reuseport),
+];
+
+/// What depends on hooks.
+pub const EACH_CLASS: &[(&str, Case)] = &[
+    ("loopback_1009", loopback::exactly_1009),
+    ("waiting_already", accept::waiting_already),
+    ("filters", filters::each),
+    ("filter_pid", filters::pid),
+    ("doctor", rungs::doctor),
+    ("queues_cancelled", queues::syn_queue::cancelled),
+    ("queues_forged_cookie", queues::cookies::forged_cookie),
+    ("queues_cookie_overflow", queues::cookies::cookie_overflow),
     ("queues_older", queues::syn_queue::older),
     ("queues_before", queues::accept_queue::before),
     ("handoff_503", handoff::served_503),
@@ -82,17 +96,8 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("skb_drawing", skb::drawing),
     ("findings_of_serve", handoff::findings::of_serve),
     ("findings_helper", handoff::findings::helper),
-    ("data_drops_closed_port", data::drops::closed_port),
-    ("data_drops_refused_segments", data::drops::refused_segments),
-    ("data_drops_at_a_listener", data::drops::at_a_listener),
-    ("data_drops_last_hop", data::drops::last_hop),
     ("data_drops_full_receiver", data::drops::full_receiver),
     ("data_drops_summary", data::drops::summary),
-    ("data_drops_nothing", data::drops::nothing_dropped),
-    ("data_resets", data::resets::aborted),
-    ("data_resent", data::resent::unanswered),
-    ("data_window_stalled", data::window::stalled),
-    ("data_window_waits", data::window::waits),
     ("skb_allocs_997", skb_allocs::exactly_997),
     ("skb_allocs_unread", skb_allocs::unread),
     ("skb_allocs_filtered", skb_allocs::filtered),
@@ -100,7 +105,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("skb_allocs_table_full", skb_allocs::table_full),
 ];
 
-/// What does not.
+/// What does not, and depends on the kernel.
 pub const ONCE: &[(&str, fn())] = &[
     ("old_listener", accept::old_listener),
     ("rungs_without_tracefs", rungs::without_tracefs),
@@ -112,19 +117,11 @@ pub const ONCE: &[(&str, fn())] = &[
     ("syn_flood", flood::syn_flood),
     ("queues_in_a_flood", flood::queues_go_on),
     ("capacity_descriptors", capacity::descriptors),
-    ("capacity_clients", capacity::clients),
     ("capacity_live_listener", capacity::live_listener),
     ("capacity_sysctls", capacity::sysctls),
-    ("capacity_models", capacity::models),
-    ("capacity_without_root", capacity::without_root),
-    ("capacity_usage", capacity::usage),
-    ("serve_witness", serve::witness),
-    ("serve_limits", serve::limits),
-    ("serve_mistakes", serve::mistakes),
     ("queues_rows", queues_view::rows_of_a_listener),
     ("queues_backlog", queues_view::backlog),
     ("queues_blocks", queues_view::blocks),
-    ("queues_reconcile", queues_view::reconcile_needs_whole_namespaces),
     ("skb_not_attached_otherwise", skb::not_attached_otherwise),
     ("fork_storm", handoff::storm::forks),
     ("sockets_exactly", sockets::exactly),
@@ -145,9 +142,22 @@ pub const ONCE: &[(&str, fn())] = &[
     ("privileges_are_given_up", process::privileges),
     ("kill_leaves_nothing", process::kill_leaves_nothing),
     ("hostile_comm", process::hostile_comm),
-    ("text_columns_line_up", process::columns),
-    ("usage_errors", trouble::usage),
     ("no_root", trouble::no_root),
     ("no_btf", trouble::no_btf),
+];
+
+/// What does not depend on the kernel either: it runs on this machine's alone.
+pub const NATIVE: &[(&str, fn())] = &[
+    ("doctor_text", rungs::doctor_text),
+    ("capacity_clients", capacity::clients),
+    ("capacity_models", capacity::models),
+    ("capacity_without_root", capacity::without_root),
+    ("capacity_usage", capacity::usage),
+    ("serve_witness", serve::witness),
+    ("serve_limits", serve::limits),
+    ("serve_mistakes", serve::mistakes),
+    ("queues_reconcile", queues_view::reconcile_needs_whole_namespaces),
+    ("text_columns_line_up", process::columns),
+    ("usage_errors", trouble::usage),
     ("full_disk", trouble::full_disk),
 ];
