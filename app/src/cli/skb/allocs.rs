@@ -8,7 +8,7 @@ use socklife_abi::{config::Filter, event::Kind, program::Program, skb::COUNTED};
 use super::Skb;
 use crate::{
     cli::args::{check_privileges, drop_privileges, tell_missing},
-    kernel::{Losses, Tracer, symbols},
+    kernel::{Kernel, Losses, Tracer, symbols},
     output,
     stream::{self, Check, Events, Limits, ShownSkbs, SkbAllocs},
 };
@@ -22,7 +22,7 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
     })?;
     check_privileges()?;
     let losses = Arc::new(Losses::default());
-    let tracer = Tracer::start(&wanted, false)?;
+    let tracer = Tracer::start(&Kernel::running()?, &wanted, false)?;
     tell_missing(&tracer);
     let pairs = tracer.report.iter().any(|row| row.takes(Program::SkbPairRawTp));
     ensure!(
