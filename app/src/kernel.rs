@@ -1,5 +1,6 @@
 //! Everything that touches bpf(2): the table of hooks, what they attach to, and the way of an event out of the kernel.
 
+mod attach_ids;
 mod btf;
 mod busy;
 mod cgroup;
@@ -7,6 +8,7 @@ mod cookies;
 mod counts;
 mod hooks;
 mod iterator;
+mod ladder;
 mod layout;
 mod loader;
 mod losses;
@@ -16,6 +18,7 @@ mod object;
 mod privilege;
 mod probe_log;
 pub mod reasons;
+mod running;
 mod skbs;
 mod snapshot;
 mod sockets;
@@ -25,10 +28,11 @@ mod tracefs;
 mod tracer;
 
 pub use hooks::{Class, Need, Row, TABLE, via};
-pub use layout::VMLINUX;
+pub use ladder::RowReport;
 pub use losses::{Loss, Losses, Stage, Told};
 pub use netstat::Netstat;
 pub use privilege::{LOOK_AT_OTHERS, Privileges, drop_all_but_bpf};
+pub use running::{Kernel, VMLINUX};
 pub use skbs::SkbCounts;
 pub use sockets::{Found, Sockets};
-pub use tracer::{Counters, Follow, RowReport, Tracer, Wanted};
+pub use tracer::{Counters, Follow, Tracer, Wanted};

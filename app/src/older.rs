@@ -15,7 +15,7 @@ use socklife_abi::{
 use crate::{
     clock::boot_ns,
     holders::{self, Found, Holder},
-    kernel::{Counters, Sockets},
+    kernel::{Kernel, Sockets, Tracer},
     model::{Holders, holders::Before},
     output::say,
 };
@@ -28,9 +28,14 @@ const LOOKS: u32 = 3;
 /// # Errors
 ///
 /// When the kernel lets us list no sockets.
-pub fn tell(model: &mut Holders, counters: &mut Counters, filter: &Filter) -> Result<()> {
-    let mut sockets = Sockets::open(&Filter { pid: 0, ..*filter }, &[Socket::PROGRAM])?;
-    let all = sockets.list::<Socket>()?.all;
+pub fn tell(model: &mut Holders, kernel: &Kernel, tracer: &mut Tracer, filter: &Filter) -> Result<()> {
+    let all = if filter.pid == 0 {
+        tracer.older(kernel)?
+    } else {
+        // Whose a socket is the iterator cannot tell.
+        let mut sockets = Sockets::open(kernel, &Filter { pid: 0, ..*filter }, &[Socket::PROGRAM])?;
+        sockets.list::<Socket>()?.all
+    };
     let inodes: HashSet<u64> = all
         .iter()
         .map(|socket| socket.inode)
@@ -46,7 +51,7 @@ pub fn tell(model: &mut Holders, counters: &mut Counters, filter: &Filter) -> Re
         if new.is_empty() {
             break;
         }
-        counters.note_processes(&new)?;
+        tracer.counters.note_processes(&new)?;
         known.extend(new);
     }
     let now = boot_ns();

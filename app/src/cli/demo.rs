@@ -14,7 +14,7 @@ use socklife_abi::config::Filter;
 
 use super::args::{check_privileges, drop_privileges};
 use crate::{
-    kernel::{Losses, Tracer, Wanted},
+    kernel::{Kernel, Losses, Tracer, Wanted},
     model::Holders,
     netns,
     output::{self, Format, say},
@@ -60,7 +60,7 @@ impl Demo {
                         ..Wanted::default()
                     };
                     let losses = Arc::new(Losses::default());
-                    let tracer = Tracer::start(&wanted, false)?;
+                    let tracer = Tracer::start(&Kernel::running()?, &wanted, false)?;
                     drop_privileges(true)?;
                     let output = output::start(self.output, Arc::clone(&losses))?;
                     let limits = Limits {

@@ -19,7 +19,7 @@ use socklife_abi::{config::Filter, event::Kind, program::Program};
 
 use crate::{
     event::{Event, HOLDERS},
-    kernel::{Class, Need, Privileges, RowReport, Tracer, VMLINUX, Wanted, via},
+    kernel::{Class, Kernel, Need, Privileges, RowReport, Tracer, VMLINUX, Wanted, via},
     model::holders,
     netns,
     output::Format,
@@ -259,7 +259,7 @@ fn observe(
         ring_bytes: 1 << 18,
         ..Wanted::default()
     };
-    let mut tracer = Tracer::start(&wanted, true)?;
+    let mut tracer = Tracer::start(&Kernel::running()?, &wanted, true)?;
     go.send(()).context("the connecting thread is gone")?;
     let mut fired = BTreeMap::new();
     let mut end = Instant::now() + PLAY;

@@ -12,7 +12,7 @@ use super::args::{
 use crate::{
     event::{Detail, Event},
     holders,
-    kernel::{Losses, Tracer},
+    kernel::{Kernel, Losses, Tracer},
     output::Format,
     stream::{self, Check, Limits, Queues as Sink, Shown},
 };
@@ -88,7 +88,7 @@ impl Queues {
         check_privileges()?;
         let mut check = self_check(&wanted.filter, self.reconcile)?;
         let losses = Losses::default();
-        let tracer = Tracer::start(&wanted, false)?;
+        let tracer = Tracer::start(&Kernel::running()?, &wanted, false)?;
         tell_missing(&tracer);
         if let Some(check) = &mut check {
             check.begin(&tracer.counters)?;

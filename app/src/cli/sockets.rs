@@ -22,7 +22,7 @@ use crate::{
     clock::{Clock, wall_ahead_of_monotonic},
     event::names,
     holders,
-    kernel::{self, Found, LOOK_AT_OTHERS, drop_all_but_bpf},
+    kernel::{self, Found, Kernel, LOOK_AT_OTHERS, drop_all_but_bpf},
     netns,
     output::{Format, Line, say},
     view::sockets::{Listed, Queues, QueuesTable, Row, json, lines, rows},
@@ -96,7 +96,8 @@ impl Sockets {
         match self.interval {
             Some(interval) => self.watch(&filter, interval)?,
             None if self.queues => {
-                let found = kernel::Sockets::open(&filter, &[Queueing::PROGRAM])?.list::<Queueing>()?;
+                let found =
+                    kernel::Sockets::open(&Kernel::running()?, &filter, &[Queueing::PROGRAM])?.list::<Queueing>()?;
                 let found = found.map(|record| Queues {
                     record,
                     wall_ahead: wall_ahead_of_monotonic(),
@@ -105,7 +106,8 @@ impl Sockets {
                 self.show(&found, |rows| QueuesTable::new(false).lines(rows))?;
             }
             None => {
-                let found = kernel::Sockets::open(&filter, &[Socket::PROGRAM])?.list::<Socket>()?;
+                let found =
+                    kernel::Sockets::open(&Kernel::running()?, &filter, &[Socket::PROGRAM])?.list::<Socket>()?;
                 self.show(&found, lines)?;
             }
         }
@@ -138,7 +140,7 @@ impl Sockets {
 
     /// What there is after each interval, and how long data waited in it.
     fn watch(&self, filter: &Filter, interval: Duration) -> Result<()> {
-        let mut sockets = kernel::Sockets::open(filter, &[Flowing::PROGRAM, Queueing::PROGRAM])?;
+        let mut sockets = kernel::Sockets::open(&Kernel::running()?, filter, &[Flowing::PROGRAM, Queueing::PROGRAM])?;
         let shown = watch::Shown {
             format: self.output,
             interval,

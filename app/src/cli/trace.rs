@@ -10,7 +10,7 @@ use super::args::{
 };
 use crate::{
     event::HOLDERS,
-    kernel::{Losses, Tracer},
+    kernel::{Kernel, Losses, Tracer},
     model::{Holders, holders},
     older,
     output::{self, Format},
@@ -79,7 +79,8 @@ impl Trace {
         check_privileges()?;
         let mut check = self_check(&wanted.filter, self.reconcile)?;
         let losses = Arc::new(Losses::default());
-        let mut tracer = Tracer::start(&wanted, false)?;
+        let kernel = Kernel::running()?;
+        let mut tracer = Tracer::start(&kernel, &wanted, false)?;
         tell_missing(&tracer);
         if let Some(check) = &mut check {
             check.begin(&tracer.counters)?;
@@ -87,7 +88,7 @@ impl Trace {
         let follows = filter.events & HOLDERS != 0;
         let mut holders = follows.then(|| Holders::new(wanted.max_sockets as usize));
         if let Some(holders) = &mut holders {
-            older::tell(holders, &mut tracer.counters, &wanted.filter)?;
+            older::tell(holders, &kernel, &mut tracer, &wanted.filter)?;
         }
         drop_privileges(follows)?;
         let output = output::start(self.output, Arc::clone(&losses))?;

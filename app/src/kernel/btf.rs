@@ -39,6 +39,17 @@ pub struct Field {
     pub at_byte: bool,
 }
 
+/// Names to look for.
+#[derive(Clone, Debug, Default)]
+pub struct Names<'a> {
+    /// Of structures, unions and enumerations.
+    pub structs: Vec<&'a str>,
+    /// Of functions.
+    pub functions: Vec<&'a str>,
+    /// Of typedefs.
+    pub typedefs: Vec<&'a str>,
+}
+
 /// Parsed BTF, with an index of the names that were asked for.
 pub struct Btf {
     data: Vec<u8>,
@@ -47,6 +58,41 @@ pub struct Btf {
     types: Vec<u32>,
     structs: HashMap<String, u32>,
     functions: HashMap<String, u32>,
+    typedefs: HashMap<String, u32>,
+}
+
+/// A set of names that says no fast: a kernel has 100,000, of which some hundred are wanted.
+struct Set<'a>(Vec<Vec<&'a str>>);
+
+impl<'a> Set<'a> {
+    /// A power of two.
+    const BUCKETS: usize = 1024;
+
+    fn of(names: &[&'a str]) -> Self {
+        let mut buckets = vec![Vec::new(); Self::BUCKETS];
+        for name in names {
+            if let Some(bucket) = buckets.get_mut(Self::bucket(name.as_bytes())) {
+                bucket.push(*name);
+            }
+        }
+        Self(buckets)
+    }
+
+    /// By the first four bytes of a name that ends with a zero, or here.
+    fn bucket(name: &[u8]) -> usize {
+        let mut first = 0_u32;
+        for byte in name.iter().take(4).take_while(|byte| **byte != 0) {
+            first = first << 8 | u32::from(*byte);
+        }
+        (first.wrapping_mul(0x9e37_79b1) >> 16) as usize % Self::BUCKETS
+    }
+
+    /// The name that these strings begin with.
+    fn find(&self, strings: &[u8]) -> Option<&'a str> {
+        let bucket = self.0.get(Self::bucket(strings))?;
+        let is_it = |name: &&&str| strings.get(name.len()) == Some(&0) && strings.starts_with(name.as_bytes());
+        bucket.iter().find(is_it).copied()
+    }
 }
 
 struct Type {
@@ -60,8 +106,8 @@ struct Type {
 }
 
 impl Btf {
-    /// Parses BTF and indexes these structures (or enumerations) and functions: an index of everything costs 20 times as much.
-    pub fn parse(data: Vec<u8>, structs: &[&str], functions: &[&str]) -> Result<Self> {
+    /// Parses BTF and indexes these names: an index of everything costs 20 times as much.
+    pub fn parse(data: Vec<u8>, names: &Names<'_>) -> Result<Self> {
         let header = data.get(..24).context("BTF is shorter than its header")?;
         let word =
             |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
@@ -71,9 +117,9 @@ impl Btf {
         );
         let start = word(4);
         let (first, len) = (start + word(8), word(12));
-        let strings = start + word(16);
+        let (strings, strings_len) = (start + word(16), word(20));
         ensure!(
-            first + len <= data.len() && strings + word(20) <= data.len(),
+            first + len <= data.len() && strings + strings_len <= data.len(),
             "BTF is shorter than its header says"
         );
         let mut btf = Self {
@@ -82,15 +128,26 @@ impl Btf {
             types: Vec::with_capacity(len / 24),
             structs: HashMap::new(),
             functions: HashMap::new(),
+            typedefs: HashMap::new(),
         };
+        let [structs, functions, typedefs] = [&names.structs, &names.functions, &names.typedefs].map(|of| Set::of(of));
         let mut at = first;
         while at < first + len {
             btf.types.push(u32::try_from(at)?);
-            let number = u32::try_from(btf.types.len())?;
             let ty = btf.describe(at)?;
             match ty.kind {
-                STRUCT | UNION | ENUM => btf.index(at, number, structs, true)?,
-                FUNC => btf.index(at, number, functions, false)?,
+                STRUCT | UNION | ENUM => {
+                    let name = btf.wanted(at, &structs)?;
+                    note(&mut btf.structs, name, btf.types.len())?;
+                }
+                FUNC => {
+                    let name = btf.wanted(at, &functions)?;
+                    note(&mut btf.functions, name, btf.types.len())?;
+                }
+                TYPEDEF => {
+                    let name = btf.wanted(at, &typedefs)?;
+                    note(&mut btf.typedefs, name, btf.types.len())?;
+                }
                 _ => {}
             }
             at = ty.details + details_len(ty.kind, ty.vlen as usize)?;
@@ -99,17 +156,20 @@ impl Btf {
         Ok(btf)
     }
 
-    fn index(&mut self, at: usize, number: u32, wanted: &[&str], structs: bool) -> Result<()> {
-        let name = self.string(self.word(at)?)?;
-        if let Some(name) = wanted.iter().find(|wanted| **wanted == name) {
-            let index = if structs {
-                &mut self.structs
-            } else {
-                &mut self.functions
-            };
-            index.entry((*name).to_owned()).or_insert(number);
-        }
-        Ok(())
+    /// The name of a type, if it is in the set.
+    fn wanted<'a>(&self, at: usize, wanted: &Set<'a>) -> Result<Option<&'a str>> {
+        let strings = self.data.get(self.strings + self.word(at)? as usize..);
+        Ok(wanted.find(strings.context("BTF names a string that it does not have")?))
+    }
+
+    /// The number of a function, if it was looked for and is there.
+    pub fn function(&self, name: &str) -> Option<u32> {
+        self.functions.get(name).copied()
+    }
+
+    /// The number of a typedef, if it was looked for and is there.
+    pub fn typedef(&self, name: &str) -> Option<u32> {
+        self.typedefs.get(name).copied()
     }
 
     /// The field at a dotted path, through anonymous members; `None` where this kernel has none.
@@ -197,11 +257,6 @@ impl Btf {
             .collect()
     }
 
-    /// Whether this kernel has the function.
-    pub fn has_function(&self, function: &str) -> bool {
-        self.functions.contains_key(function)
-    }
-
     fn size(&self, number: u32) -> Result<u32> {
         let ty = self.plain(number)?;
         Ok(match ty.kind {
@@ -257,6 +312,16 @@ impl Btf {
     }
 }
 
+/// Of several types of one name the first counts.
+fn note(index: &mut HashMap<String, u32>, name: Option<&str>, number: usize) -> Result<()> {
+    if let Some(name) = name
+        && !index.contains_key(name)
+    {
+        index.insert(name.to_owned(), u32::try_from(number)?);
+    }
+    Ok(())
+}
+
 fn details_len(kind: u32, vlen: usize) -> Result<usize> {
     Ok(match kind {
         INT | VAR | DECL_TAG => 4,
@@ -271,7 +336,7 @@ fn details_len(kind: u32, vlen: usize) -> Result<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Btf, Field};
+    use super::{Btf, Field, Names};
 
     /// Builds BTF by hand: strings, then types.
     #[derive(Default)]
@@ -332,7 +397,12 @@ mod tests {
         let (sk, ret) = (b.name("sk"), b.name("uaddr"));
         b.ty("", 13, 2, false, 1, &[sk, 2, ret, 2]); // 8: int (*)(sk, uaddr)
         b.ty("connect", 12, 0, false, 8, &[]); // 9
-        Btf::parse(b.build(), &["inner", "outer", "gone"], &["connect", "gone"]).expect("it parses")
+        let names = Names {
+            structs: vec!["inner", "outer", "gone", "int"],
+            functions: vec!["connect", "gone", "in"],
+            typedefs: vec!["alias", "inner"],
+        };
+        Btf::parse(b.build(), &names).expect("it parses")
     }
 
     #[test]
@@ -363,15 +433,17 @@ mod tests {
         let names = btf.parameters("connect").expect("it reads").expect("it is there");
         assert_eq!(names, ["sk", "uaddr"]);
         assert!(btf.parameters("gone").expect("it reads").is_none());
-        assert!(btf.has_function("connect") && !btf.has_function("gone"));
+        assert_eq!((btf.function("connect"), btf.function("gone")), (Some(9), None));
+        assert_eq!((btf.typedef("alias"), btf.typedef("inner")), (Some(6), None));
     }
 
     #[test]
     fn damaged_btf_is_an_error() {
-        assert!(Btf::parse(vec![0; 10], &[], &[]).is_err());
-        assert!(Btf::parse(vec![0; 100], &[], &[]).is_err());
+        let parse = |data| Btf::parse(data, &Names::default());
+        assert!(parse(vec![0; 10]).is_err());
+        assert!(parse(vec![0; 100]).is_err());
         let mut short = Builder::default();
         short.ty("x", 4, 9, false, 4, &[]);
-        assert!(Btf::parse(short.build(), &["x"], &[]).is_err());
+        assert!(parse(short.build()).is_err());
     }
 }

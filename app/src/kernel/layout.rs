@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result, ensure};
 use socklife_abi::kernel::{ABSENT, ArgSpec, Args, FieldSpec, NO_ARG, Offsets, Regs};
 
-use super::{btf::Btf, reasons::Reasons};
-
-/// Where the running kernel keeps its BTF.
-pub const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+use super::{
+    btf::{Btf, Names},
+    reasons::Reasons,
+};
 
 /// The implementation that tracing programs got in 5.12, with the helper itself.
 const COOKIE_HELPER: &str = "bpf_get_socket_ptr_cookie";
@@ -36,39 +36,39 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Of the running kernel.
-    pub fn of_running_kernel() -> Result<Self> {
-        let data = std::fs::read(VMLINUX).with_context(|| {
-            format!(
-                "cannot read {VMLINUX}: socklife needs a kernel built with CONFIG_DEBUG_INFO_BTF=y, and sysfs mounted at /sys"
-            )
-        })?;
-        Self::resolve(data).with_context(|| format!("cannot use {VMLINUX}"))
-    }
-
-    /// Of the kernel that this BTF describes.
-    pub fn resolve(data: Vec<u8>) -> Result<Self> {
+    /// What it is made of.
+    pub fn names() -> Names<'static> {
         let mut structs: Vec<_> = Offsets::SPEC.iter().map(|spec| spec.of).collect();
         structs.extend(["pt_regs", DROP_REASONS, RESET_REASONS]);
         let mut functions: Vec<_> = Args::SPEC.iter().map(|spec| spec.function).collect();
         functions.extend([COOKIE_HELPER, FUNC_IP_HELPER]);
-        let btf = Btf::parse(data, &structs, &functions)?;
+        structs.dedup();
+        functions.dedup();
+        Names {
+            structs,
+            functions,
+            typedefs: Vec::new(),
+        }
+    }
+
+    /// Out of BTF with these names.
+    pub fn of(btf: &Btf) -> Result<Self> {
         Ok(Self {
             offsets: Offsets::SPEC
                 .iter()
-                .map(|spec| offset(&btf, spec))
+                .map(|spec| offset(btf, spec))
                 .collect::<Result<_>>()?,
             args: Args::SPEC
                 .iter()
-                .map(|spec| position(&btf, spec))
+                .map(|spec| position(btf, spec))
                 .collect::<Result<_>>()?,
-            regs: registers(&btf)?,
-            cookie_helper: btf.has_function(COOKIE_HELPER),
+            regs: registers(btf)?,
+            cookie_helper: btf.function(COOKIE_HELPER).is_some(),
             reasons: Reasons {
                 drops: btf.enumerators(DROP_REASONS, "SKB_DROP_REASON_")?,
                 resets: btf.enumerators(RESET_REASONS, "SK_RST_REASON_")?,
             },
-            func_ip_helper: btf.has_function(FUNC_IP_HELPER),
+            func_ip_helper: btf.function(FUNC_IP_HELPER).is_some(),
         })
     }
 

@@ -1,7 +1,7 @@
 //! Loads the object: its globals say what this kernel is like and what is wanted, and its maps have the sizes that it takes.
 
 use anyhow::{Context as _, Result, anyhow, ensure};
-use aya::{Btf, Ebpf, EbpfLoader, programs::ProgramError};
+use aya::{Ebpf, programs::ProgramError};
 use socklife_abi::{
     config::{Config, Filter},
     event::Kind,
@@ -9,7 +9,7 @@ use socklife_abi::{
     table::DROPS_COUNTED,
 };
 
-use super::{counts, layout::Layout, object, reasons, symbols};
+use super::{Kernel, attach_ids, counts, layout::Layout, object, reasons, symbols};
 use crate::clock;
 
 /// Sizes of the maps that are large.
@@ -42,7 +42,8 @@ impl Sizes {
 }
 
 /// Creates the maps; no program is loaded yet.
-pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &Btf) -> Result<Ebpf> {
+pub fn load(filter: &Filter, sizes: Sizes, sample: u32, kernel: &Kernel) -> Result<Ebpf> {
+    let layout = &kernel.layout;
     let Sizes {
         ring_bytes,
         max_sockets,
@@ -72,15 +73,15 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, layout: &Layout, btf: &B
         purge: purge(filter, layout),
     };
     let object = object::bytes()?;
-    let mut loader = EbpfLoader::new();
+    let mut loader = attach_ids::loader()?;
     if !follows {
         for table in OF_SEGMENTS {
             loader.map_max_entries(table, 1);
         }
     }
     loader
-        // Or it would parse the kernel's BTF once more.
-        .btf(Some(btf))
+        // The object relocates nothing; if it did, this would say so.
+        .btf(Some(&kernel.targets))
         .override_global("OFFSETS", &layout.offsets[..], true)
         .override_global("ARGS", &layout.args[..], true)
         .override_global("REGS", &layout.regs[..], true)

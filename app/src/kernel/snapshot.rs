@@ -4,12 +4,12 @@ use anyhow::Result;
 use aya::Ebpf;
 use socklife_abi::program::Program;
 
-use super::{iterator, namespaces};
+use super::{iterator, namespaces::Namespace};
 
-/// Walks every TCP socket of this namespace, or of all. A namespace that cannot be entered is left out: what is in there
+/// Walks every TCP socket of these namespaces. A namespace that cannot be entered is left out: what is in there
 /// is known from its next event on.
-pub fn take(ebpf: &mut Ebpf, netns: u32) -> Result<()> {
+pub fn take(ebpf: &mut Ebpf, namespaces: &[Namespace]) -> Result<()> {
     let program = iterator::program(ebpf, Program::SnapshotIter)?;
     // The program writes nothing.
-    iterator::walk(program, &namespaces::find(netns)).map(drop)
+    iterator::walk(program, namespaces).map(drop)
 }

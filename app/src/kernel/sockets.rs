@@ -3,13 +3,12 @@
 use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, ensure};
-use aya::{Btf, Ebpf};
+use aya::Ebpf;
 use bytemuck::pod_read_unaligned;
 use socklife_abi::{config::Filter, program::Program, queued::Record};
 
 use super::{
-    cookies, iterator,
-    layout::Layout,
+    Kernel, cookies, iterator,
     loader::{self, Sizes},
     namespaces::{self, Namespace},
 };
@@ -50,15 +49,10 @@ impl Sockets {
     /// # Errors
     ///
     /// When the kernel does not let us, or the filter wants a namespace that cannot be found.
-    pub fn open(filter: &Filter, programs: &[Program]) -> Result<Self> {
-        let layout = Layout::of_running_kernel()?;
-        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
-        let mut ebpf = loader::load(filter, Sizes::LEAST, 0, &layout, &btf)?;
+    pub fn open(kernel: &Kernel, filter: &Filter, programs: &[Program]) -> Result<Self> {
+        let mut ebpf = loader::load(filter, Sizes::LEAST, 0, kernel)?;
         for program in programs {
-            iterator::program(&mut ebpf, *program)?
-                .load("tcp", &btf)
-                .map_err(loader::reason)
-                .context("this kernel refuses the iterator over TCP sockets (socklife runs on 5.10 and later)")?;
+            load(&mut ebpf, *program, kernel)?;
         }
         let mut sockets = Self {
             ebpf,
@@ -76,8 +70,8 @@ impl Sockets {
 
     /// Looks for namespaces again, and sees to it that sockets have their cookies.
     pub fn find_namespaces(&mut self) {
-        cookies::ask(self.netns);
         self.namespaces = namespaces::find(self.netns);
+        cookies::ask(&self.namespaces);
     }
 
     /// Lists them as the program of this record does.
@@ -86,15 +80,28 @@ impl Sockets {
     ///
     /// When the kernel does not let us.
     pub fn list<T: Record>(&mut self) -> Result<Found<T>> {
-        let program = iterator::program(&mut self.ebpf, T::PROGRAM)?;
-        let time_ns = clock::boot_ns();
-        let walk = iterator::walk(program, &self.namespaces)?;
-        Ok(Found {
-            all: each_once(walk.written.chunks_exact(size_of::<T>()).map(pod_read_unaligned)),
-            time_ns,
-            closed: walk.closed,
-        })
+        list(&mut self.ebpf, &self.namespaces)
     }
+}
+
+/// Loads an iterator.
+pub(super) fn load(ebpf: &mut Ebpf, program: Program, kernel: &Kernel) -> Result<()> {
+    iterator::program(ebpf, program)?
+        .load("tcp", &kernel.targets)
+        .map_err(loader::reason)
+        .context("this kernel refuses the iterator over TCP sockets (socklife runs on 5.10 and later)")
+}
+
+/// Walks these namespaces with the loaded program of this record.
+pub(super) fn list<T: Record>(ebpf: &mut Ebpf, namespaces: &[Namespace]) -> Result<Found<T>> {
+    let program = iterator::program(ebpf, T::PROGRAM)?;
+    let time_ns = clock::boot_ns();
+    let walk = iterator::walk(program, namespaces)?;
+    Ok(Found {
+        all: each_once(walk.written.chunks_exact(size_of::<T>()).map(pod_read_unaligned)),
+        time_ns,
+        closed: walk.closed,
+    })
 }
 
 /// A table that grows or shrinks under the walk can bring a socket up twice: what was seen last holds.

@@ -8,11 +8,10 @@ use std::{
     os::fd::{AsFd as _, OwnedFd},
 };
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::{
-    Btf, Ebpf,
+    Ebpf,
     maps::{Array, MapData, RingBuf},
-    programs::{Program as Loaded, ProgramError, links::CgroupAttachMode},
 };
 use aya_log::EbpfLogger;
 use bytemuck::Zeroable as _;
@@ -21,22 +20,24 @@ use socklife_abi::{
     counter::{Counter, MISSED},
     event::{KINDS, Kind, TOTALS},
     program::Program,
+    queued::Record as _,
     skb::SINGLY,
+    socket::Socket,
     table::{DROPS_COUNTED, DropCount, DropPlace, Following},
 };
 
 use super::{
-    busy, cgroup, cookies,
+    Kernel, busy, cookies,
     counts::Counts,
-    hooks::{At, Class, Hook, Need, Row, Rung, TABLE},
-    layout::Layout,
+    hooks::{Class, Need, TABLE},
+    ladder::{self, RowReport},
     loader::{self, Sizes},
     losses::Losses,
+    namespaces::{self, Namespace},
     probe_log::{self, Stderr},
     skbs::{SkbCounts, SkbTables},
-    snapshot, symbols,
+    snapshot, sockets, symbols,
     tables::Tables,
-    tracefs,
 };
 use crate::event::Event;
 
@@ -91,30 +92,11 @@ impl Default for Wanted {
     }
 }
 
-/// What became of a row of the table.
-#[derive(Clone, Debug)]
-pub struct RowReport {
-    /// The row.
-    pub row: &'static Row,
-    /// The rung that was taken.
-    pub chosen: Option<&'static Rung>,
-    /// The better rungs, and why they were refused.
-    pub refused: Vec<(&'static Rung, String)>,
-}
-
-impl RowReport {
-    /// Whether the rung that was taken has this program.
-    pub fn takes(&self, program: Program) -> bool {
-        self.chosen
-            .is_some_and(|rung| rung.hooks.iter().any(|hook| hook.program == program))
-    }
-}
-
 /// Attached programs, and the ends of what they write. Everything is detached when this is dropped, or when the process
 /// ends in whatever way.
 pub struct Tracer {
     /// Attached for as long as this lives.
-    _ebpf: Ebpf,
+    ebpf: Ebpf,
     log: Option<EbpfLogger<Stderr>>,
     /// Where events come out.
     pub ring: RingBuf<MapData>,
@@ -122,6 +104,8 @@ pub struct Tracer {
     pub counters: Counters,
     /// What is attached, row by row.
     pub report: Vec<RowReport>,
+    /// Those that were there once everything was attached.
+    namespaces: Vec<Namespace>,
 }
 
 /// The kernel's counts of what was lost.
@@ -186,40 +170,30 @@ impl Tracer {
     ///
     /// When the kernel lacks something that no hook can do without, or refuses every rung of a required row and
     /// `lenient` is off.
-    pub fn start(wanted: &Wanted, lenient: bool) -> Result<Self> {
-        let layout = Layout::of_running_kernel()?;
-        let btf = Btf::from_sys_fs().context("cannot read the kernel's BTF")?;
+    pub fn start(kernel: &Kernel, wanted: &Wanted, lenient: bool) -> Result<Self> {
         let sizes = Sizes {
             ring_bytes: wanted.ring_bytes,
             max_sockets: wanted.max_sockets,
             follows: Kind::SkbStep.is_in(wanted.filter.events),
             max_skbs: wanted.max_skbs,
         };
-        layout.reasons.publish();
+        kernel.layout.reasons.publish();
         if wanted.filter.events & (Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED | SINGLY) != 0 {
             symbols::open();
         }
-        let mut ebpf = loader::load(&wanted.filter, sizes, wanted.sample, &layout, &btf)?;
-        let mut attacher = Attacher {
-            ebpf: &mut ebpf,
-            layout: &layout,
-            btf,
-            cgroup: None,
-            class: wanted.class,
-        };
-        let mut report = Vec::with_capacity(TABLE.len());
-        for row in TABLE {
-            // With --pid every hook that runs in a task may recognise a socket.
-            if row.serves(wanted.filter.events) || (wanted.filter.pid != 0 && !row.is_per_packet()) {
-                report.push(attacher.walk(row));
-            }
-        }
+        let mut ebpf = loader::load(&wanted.filter, sizes, wanted.sample, kernel)?;
+        // With --pid every hook that runs in a task may recognise a socket.
+        let rows = TABLE
+            .iter()
+            .filter(|row| row.serves(wanted.filter.events) || (wanted.filter.pid != 0 && !row.is_per_packet()));
+        let report = ladder::climb(&mut ebpf, kernel, wanted.class, rows)?;
         if !lenient {
             check(&report)?;
         }
-        cookies::ask(wanted.filter.netns);
+        let namespaces = namespaces::find(wanted.filter.netns);
+        cookies::ask(&namespaces);
         if report.iter().any(|row| row.takes(Program::SnapshotIter)) {
-            snapshot::take(&mut ebpf, wanted.filter.netns)?;
+            snapshot::take(&mut ebpf, &namespaces)?;
         }
         if sizes.follows {
             follow(&mut ebpf, wanted.follow)?;
@@ -235,7 +209,8 @@ impl Tracer {
                 programs: counted(&ebpf, &report)?,
             },
             log: probe_log::open(&mut ebpf),
-            _ebpf: ebpf,
+            ebpf,
+            namespaces,
             report,
         })
     }
@@ -243,6 +218,16 @@ impl Tracer {
     /// Detaches every program; what they sent can still be read.
     pub fn detach(self) -> (RingBuf<MapData>, Counters) {
         (self.ring, self.counters)
+    }
+
+    /// The sockets that are older than the trace, as far as its filter lets them through.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not let us.
+    pub fn older(&mut self, kernel: &Kernel) -> Result<Vec<Socket>> {
+        sockets::load(&mut self.ebpf, Socket::PROGRAM, kernel)?;
+        Ok(sockets::list(&mut self.ebpf, &self.namespaces)?.all)
     }
 
     /// Says what the programs logged, if they log.
@@ -305,142 +290,4 @@ fn check(report: &[RowReport]) -> Result<()> {
         "this kernel admits no hook for:{text}\n`socklife doctor` tells what it does admit"
     );
     Ok(())
-}
-
-struct Attacher<'a> {
-    ebpf: &'a mut Ebpf,
-    layout: &'a Layout,
-    btf: Btf,
-    cgroup: Option<OwnedFd>,
-    class: Option<Class>,
-}
-
-impl Attacher<'_> {
-    fn walk(&mut self, row: &'static Row) -> RowReport {
-        let mut report = RowReport {
-            row,
-            chosen: None,
-            refused: Vec::new(),
-        };
-        for rung in row.rungs {
-            if self.class.is_some_and(|class| !rung.classes.contains(&class)) {
-                continue;
-            }
-            match self.climb(rung) {
-                Ok(()) => {
-                    report.chosen = Some(rung);
-                    break;
-                }
-                Err(error) => report.refused.push((rung, format!("{error:#}"))),
-            }
-        }
-        report
-    }
-
-    /// Attaches all of a rung, or nothing of it.
-    fn climb(&mut self, rung: &Rung) -> Result<()> {
-        let mut loaded = HashSet::new();
-        for hook in rung.hooks {
-            let attached = self
-                .attach(hook, loaded.contains(&hook.program))
-                .with_context(|| hook.at.to_string());
-            loaded.insert(hook.program);
-            if attached.is_err() {
-                for program in loaded {
-                    self.unload(program);
-                }
-                return attached;
-            }
-        }
-        Ok(())
-    }
-
-    fn attach(&mut self, hook: &Hook, loaded: bool) -> Result<()> {
-        if let Some(function) = hook.at.function() {
-            let missing = self.layout.missing_args(function);
-            ensure!(
-                missing.is_empty(),
-                "this kernel's {function} has no {}",
-                missing.join(", ")
-            );
-        }
-        if matches!(
-            hook.at,
-            At::SockOps | At::SockCreate | At::PostBind4 | At::PostBind6 | At::SockRelease
-        ) && self.cgroup.is_none()
-        {
-            self.cgroup = Some(cgroup::root().map_err(|error| {
-                anyhow!("cannot open the root of cgroup2: {error}; mount it (mount -t cgroup2 none /sys/fs/cgroup)")
-            })?);
-        }
-        if matches!(hook.at, At::Tracepoint(..)) {
-            tracefs::ensure().map_err(|error| {
-                anyhow!("cannot mount tracefs: {error}; mount it (mount -t tracefs none /sys/kernel/tracing)")
-            })?;
-        }
-        let symbol = hook.program.symbol();
-        let program = self
-            .ebpf
-            .program_mut(symbol)
-            .with_context(|| format!("the object has no program {symbol}"))?;
-        let cgroup = self.cgroup.as_ref();
-        let attached = match (hook.at, program) {
-            (At::Fentry(function), Loaded::FEntry(program)) => program
-                .load(function, &self.btf)
-                .and_then(|()| program.attach().map(drop)),
-            (At::Fexit(function), Loaded::FExit(program)) => program
-                .load(function, &self.btf)
-                .and_then(|()| program.attach().map(drop)),
-            (At::TpBtf(name) | At::TpBtfNamed(name, _), Loaded::BtfTracePoint(program)) => {
-                program.load(name, &self.btf).and_then(|()| program.attach().map(drop))
-            }
-            (At::RawTp(name) | At::RawTpNamed(name, _), Loaded::RawTracePoint(program)) => {
-                once(loaded, || program.load()).and_then(|()| program.attach(name).map(drop))
-            }
-            (At::Kprobe(function) | At::Kretprobe(function), Loaded::KProbe(program)) => {
-                once(loaded, || program.load()).and_then(|()| program.attach(function, 0).map(drop))
-            }
-            (At::Tracepoint(category, name), Loaded::TracePoint(program)) => {
-                once(loaded, || program.load()).and_then(|()| program.attach(category, name).map(drop))
-            }
-            // `Single` is no flag, and a link at a cgroup stands beside others in any case; `AllowMultiple` is refused
-            // by bpf_link_create (aya #1078).
-            (At::SockOps, Loaded::SockOps(program)) => once(loaded, || program.load())
-                .and_then(|()| program.attach(expect(cgroup)?, CgroupAttachMode::Single).map(drop)),
-            (At::SockCreate | At::PostBind4 | At::PostBind6 | At::SockRelease, Loaded::CgroupSock(program)) => {
-                once(loaded, || program.load())
-                    .and_then(|()| program.attach(expect(cgroup)?, CgroupAttachMode::Single).map(drop))
-            }
-            (At::Iter(target), Loaded::Iter(program)) => program.load(target, &self.btf),
-            (at, _) => bail!("{symbol} is no program for {at}"),
-        };
-        attached.map_err(loader::reason)
-    }
-
-    fn unload(&mut self, program: Program) {
-        let Some(program) = self.ebpf.program_mut(program.symbol()) else {
-            return;
-        };
-        // One that never loaded has nothing to unload.
-        let _ = match program {
-            Loaded::FEntry(program) => program.unload(),
-            Loaded::FExit(program) => program.unload(),
-            Loaded::BtfTracePoint(program) => program.unload(),
-            Loaded::RawTracePoint(program) => program.unload(),
-            Loaded::KProbe(program) => program.unload(),
-            Loaded::TracePoint(program) => program.unload(),
-            Loaded::SockOps(program) => program.unload(),
-            Loaded::CgroupSock(program) => program.unload(),
-            Loaded::Iter(program) => program.unload(),
-            _ => Ok(()),
-        };
-    }
-}
-
-fn once(loaded: bool, load: impl FnOnce() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
-    if loaded { Ok(()) } else { load() }
-}
-
-fn expect(cgroup: Option<&OwnedFd>) -> Result<&OwnedFd, ProgramError> {
-    cgroup.ok_or(ProgramError::IOError(io::Error::from(io::ErrorKind::NotFound)))
 }

@@ -8,7 +8,7 @@ use socklife_abi::{config::Filter, event::Kind, program::Program, skb::COUNTED};
 use super::Skb;
 use crate::{
     cli::args::{check_privileges, drop_privileges, tell_missing},
-    kernel::{Losses, Tracer, symbols},
+    kernel::{Kernel, Losses, Tracer, symbols},
     output,
     output::say,
     stream::{self, Check, Events, Limits, ShownSkbs, SkbAllocs},
@@ -23,7 +23,7 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
     })?;
     check_privileges()?;
     let losses = Arc::new(Losses::default());
-    let tracer = Tracer::start(&wanted, false)?;
+    let tracer = Tracer::start(&Kernel::running()?, &wanted, false)?;
     tell_missing(&tracer);
     let of_pairs = [Program::SkbPairRawTp, Program::SkbPairNodeRawTp];
     let pairs = tracer

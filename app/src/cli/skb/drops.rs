@@ -8,7 +8,7 @@ use socklife_abi::{config::Filter, table::DROPS_COUNTED};
 use super::Skb;
 use crate::{
     cli::args::{check_privileges, drop_privileges, tell_missing},
-    kernel::{Losses, Tracer},
+    kernel::{Kernel, Losses, Tracer},
     stream::{self, Check, DropsSink, Limits, ShownDrops},
 };
 
@@ -20,7 +20,7 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
     })?;
     check_privileges()?;
     let losses = Losses::default();
-    let tracer = Tracer::start(&wanted, false)?;
+    let tracer = Tracer::start(&Kernel::running()?, &wanted, false)?;
     tell_missing(&tracer);
     drop_privileges(false)?;
     let sink = DropsSink::start(ShownDrops {

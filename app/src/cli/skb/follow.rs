@@ -8,7 +8,7 @@ use socklife_abi::event::Kind;
 use super::Skb;
 use crate::{
     cli::args::{check_privileges, drop_privileges, tell_missing},
-    kernel::{Follow, Losses, Tracer, Wanted},
+    kernel::{Follow, Kernel, Losses, Tracer, Wanted},
     stream::{self, Check, Limits, Segments},
 };
 
@@ -29,7 +29,7 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
     };
     check_privileges()?;
     let losses = Arc::new(Losses::default());
-    let tracer = Tracer::start(&wanted, false)?;
+    let tracer = Tracer::start(&Kernel::running()?, &wanted, false)?;
     tell_missing(&tracer);
     drop_privileges(false)?;
     let sink = Segments::start(skb.output, Arc::clone(&losses))?;
