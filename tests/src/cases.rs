@@ -43,6 +43,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("filters", filters::each),
     ("filter_pid", filters::pid),
     ("doctor", rungs::doctor),
+    ("via", rungs::via),
     ("queues_handshake", queues::accept_queue::handshake),
     ("queues_expired", queues::syn_queue::expired),
     ("queues_reset", queues::syn_queue::reset),
@@ -50,6 +51,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("queues_listener_closed", queues::syn_queue::listener_closed),
     ("queues_six_connects", queues::accept_queue::six_connects),
     ("queues_overflow_ignored", queues::accept_queue::overflow_ignored),
+    ("queues_refused_ack", queues::accept_queue::refused_ack_is_one_line),
     ("queues_overflow_reset", queues::accept_queue::overflow_reset),
     ("queues_syn_queue_full", queues::syn_queue::syn_queue_full),
     ("queues_max_syn_backlog", queues::syn_queue::max_syn_backlog),
@@ -85,6 +87,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("data_drops_closed_port", data::drops::closed_port),
     ("data_drops_refused_segments", data::drops::refused_segments),
     ("data_drops_at_a_listener", data::drops::at_a_listener),
+    ("data_drops_qdisc", data::drops::qdisc),
     ("data_drops_last_hop", data::drops::last_hop),
     ("data_drops_full_receiver", data::drops::full_receiver),
     ("data_drops_summary", data::drops::summary),
@@ -103,6 +106,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
 /// What does not.
 pub const ONCE: &[(&str, fn())] = &[
     ("old_listener", accept::old_listener),
+    ("rungs_busy_cpus", rungs::busy_cpus),
     ("rungs_without_tracefs", rungs::without_tracefs),
     ("rungs_without_cgroup_mount", rungs::without_cgroup_mount),
     ("ring_buffer_loss_is_counted", loss::ring_buffer),

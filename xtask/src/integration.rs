@@ -73,13 +73,14 @@ pub fn native(content: &Content, arguments: &[String], mut say: impl FnMut(&str)
 }
 
 /// Runs the tests on a kernel in a VM.
-pub fn in_vm(kernel: &Kernel, initramfs: &Initramfs, mut say: impl FnMut(&str)) -> Result<Run> {
+pub fn in_vm(kernel: &Kernel, initramfs: &Initramfs, append: Option<&str>, mut say: impl FnMut(&str)) -> Result<Run> {
     let title = format!("{} ({})", kernel.series, kernel.version);
     output::step(format!("integration tests in a VM on {title}"));
     let log = cache::dir("logs")?.join(format!("{}.log", kernel.series));
     let boot = Boot {
         image: &kernel.image,
         initramfs: &initramfs.0,
+        append,
         log,
     };
 

@@ -105,7 +105,7 @@ fn in_vms(series: &[String], initramfs: &Initramfs, jobs: u8) -> Vec<Run> {
             scope.spawn(|| {
                 while let Some((index, series, kernel)) = next(&queue) {
                     let run = kernel.and_then(|kernel| {
-                        integration::in_vm(&kernel, initramfs, |line| {
+                        integration::in_vm(&kernel, initramfs, None, |line| {
                             output::line(format!("{series} | {line}"));
                         })
                     });

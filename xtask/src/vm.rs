@@ -13,6 +13,9 @@ use crate::{
 pub struct Args {
     /// The series of the kernel, such as 6.12.
     series: String,
+    /// More of the kernel's command line, such as preempt=full.
+    #[arg(long, value_name = "PARAMETERS")]
+    append: Option<String>,
     /// Arguments for the test binary: filters and libtest's options.
     #[arg(last = true, value_name = "ARGS")]
     arguments: Vec<String>,
@@ -24,7 +27,7 @@ pub fn run(args: &Args) -> Result<()> {
     let kernel = kernels::provision(&args.series)?;
     let content = integration::build()?;
     let initramfs = Initramfs::write(&content, &args.arguments)?;
-    let run = integration::in_vm(&kernel, &initramfs, |line| output::line(line))?;
+    let run = integration::in_vm(&kernel, &initramfs, args.append.as_deref(), |line| output::line(line))?;
     for (name, verdict) in &run.trials.verdicts {
         if let Verdict::Skipped(reason) = verdict {
             output::line(format!("skipped: {}: {name}: {reason}", run.title));

@@ -373,7 +373,7 @@ impl Attacher<'_> {
                 anyhow!("cannot open the root of cgroup2: {error}; mount it (mount -t cgroup2 none /sys/fs/cgroup)")
             })?);
         }
-        if matches!(hook.at, At::Tracepoint(..)) {
+        if matches!(hook.at, At::Tracepoint(..) | At::TracepointNamed(..)) {
             tracefs::ensure().map_err(|error| {
                 anyhow!("cannot mount tracefs: {error}; mount it (mount -t tracefs none /sys/kernel/tracing)")
             })?;
@@ -400,7 +400,7 @@ impl Attacher<'_> {
             (At::Kprobe(function) | At::Kretprobe(function), Loaded::KProbe(program)) => {
                 once(loaded, || program.load()).and_then(|()| program.attach(function, 0).map(drop))
             }
-            (At::Tracepoint(category, name), Loaded::TracePoint(program)) => {
+            (At::Tracepoint(category, name) | At::TracepointNamed(category, name, _), Loaded::TracePoint(program)) => {
                 once(loaded, || program.load()).and_then(|()| program.attach(category, name).map(drop))
             }
             // `Single` is no flag, and a link at a cgroup stands beside others in any case; `AllowMultiple` is refused
