@@ -16,6 +16,16 @@ pub fn enter(object: u64, other: u64) {
     }
 }
 
+/// The same, in a second program.
+#[inline(always)]
+pub fn enter_unless_entered(object: u64, other: u64) {
+    // SAFETY: only this thread writes its entry.
+    let entered = unsafe { CALLS.get(bpf_get_current_pid_tgid()) };
+    if !entered.is_some_and(|call| call.object == object && call.other == other) {
+        enter(object, other);
+    }
+}
+
 /// The call that this thread returns from, if its entry was seen.
 #[inline(always)]
 pub fn leave() -> Option<Call> {

@@ -127,9 +127,9 @@ fn refused<M: Mem>(listener: Sock<M>, tuple: Tuple, netns: u32, cookie: u64, how
     );
 }
 
-/// A segment for a half-open connection was dropped: what that did to it.
+/// A segment for a half-open connection was dropped: what that did to it. Returns whether it was refused for want of room.
 #[inline(always)]
-pub fn dropped<M: Mem>(listener: Sock<M>, key: &RequestKey, flags: u8, cookie: u64, fate: Fate, via: Program) {
+pub fn dropped<M: Mem>(listener: Sock<M>, key: &RequestKey, flags: u8, cookie: u64, fate: Fate, via: Program) -> bool {
     let tuple = tuple_of(key, listener.is_ipv6());
     let full = accept_queue_is_full(&listener.queues());
     let is_ack = flags & (SYN | RST | ACK) == ACK;
@@ -137,7 +137,7 @@ pub fn dropped<M: Mem>(listener: Sock<M>, key: &RequestKey, flags: u8, cookie: u
         if is_ack && full {
             refused(listener, tuple, key.netns, cookie, REFUSED_IGNORED, via);
         }
-        return;
+        return is_ack && full;
     }
     let cause = if !fate.listening {
         ending::LISTENER_CLOSED
@@ -152,6 +152,7 @@ pub fn dropped<M: Mem>(listener: Sock<M>, key: &RequestKey, flags: u8, cookie: u
         ending::UNKNOWN
     };
     ended(listener, key, cookie, cause, fate.synacks, via);
+    cause == ending::ACCEPT_QUEUE_FULL
 }
 
 /// What became of a request.

@@ -11,6 +11,24 @@ macro_rules! at_each {
     )+};
 }
 
+/// The same with two programs at each place (see `twice`).
+macro_rules! twice_at_each {
+    ($hook:ident($context:ty) $handler:ident:
+        $($symbol:ident, $second:ident = $program:ident, $program_second:ident);+ $(;)?) => {$(
+        #[$hook]
+        pub fn $symbol(context: $context) -> u32 {
+            $handler(&context, Program::$program, Program::$program);
+            0
+        }
+
+        #[$hook]
+        pub fn $second(context: $context) -> u32 {
+            $handler(&context, Program::$program, Program::$program_second);
+            0
+        }
+    )+};
+}
+
 mod accept;
 mod accept_queue;
 mod bind;

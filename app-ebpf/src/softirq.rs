@@ -40,6 +40,11 @@ pub struct Softirq {
     pub cookie_key: RequestKey,
     /// The dropped segment that ended a half-open connection, or was refused for it.
     pub dropped_skb: u64,
+    /// The final ACK that met a full accept queue and is about to be dropped: `accept_refused` has told.
+    pub refused_skb: u64,
+    /// What a qdisc is about to drop, and its reason. Taken where it is freed.
+    pub qdisc_skb: u64,
+    pub qdisc_reason: u64,
 }
 
 /// This CPU's.

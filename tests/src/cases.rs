@@ -39,9 +39,11 @@ pub const SHARING: &[(&str, Case)] = &[
     ("listening", listen::listening),
     ("would_block", accept::would_block),
     ("mptcp", accept::mptcp),
+    ("via", rungs::via),
     ("data_drops_closed_port", data::drops::closed_port),
     ("data_drops_refused_segments", data::drops::refused_segments),
     ("data_drops_at_a_listener", data::drops::at_a_listener),
+    ("data_drops_qdisc", data::drops::qdisc),
     ("data_drops_last_hop", data::drops::last_hop),
     ("data_drops_nothing", data::drops::nothing_dropped),
     ("data_resets", data::resets::aborted),
@@ -54,6 +56,7 @@ pub const SHARING: &[(&str, Case)] = &[
     ("queues_listener_closed", queues::syn_queue::listener_closed),
     ("queues_six_connects", queues::accept_queue::six_connects),
     ("queues_overflow_ignored", queues::accept_queue::overflow_ignored),
+    ("queues_refused_ack", queues::accept_queue::refused_ack_is_one_line),
     ("queues_overflow_reset", queues::accept_queue::overflow_reset),
     ("queues_syn_queue_full", queues::syn_queue::syn_queue_full),
     ("queues_max_syn_backlog", queues::syn_queue::max_syn_backlog),
@@ -108,6 +111,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
 /// What does not, and depends on the kernel.
 pub const ONCE: &[(&str, fn())] = &[
     ("old_listener", accept::old_listener),
+    ("rungs_busy_cpus", rungs::busy_cpus),
     ("rungs_without_tracefs", rungs::without_tracefs),
     ("rungs_without_cgroup_mount", rungs::without_cgroup_mount),
     ("ring_buffer_loss_is_counted", loss::ring_buffer),

@@ -50,6 +50,8 @@ pub struct Choice {
     pub arguments: Vec<String>,
     /// Variables for it: `NAME=value`.
     pub environment: Vec<String>,
+    /// What a VM's kernel command line has more.
+    pub append: Option<String>,
     /// Where only these trials run: their names.
     pub chosen: Option<BTreeSet<String>>,
     /// The others.
@@ -147,6 +149,7 @@ pub fn in_vm(kernel: &Kernel, content: &Content, choice: &Choice, mut say: impl 
     let boot = Boot {
         image: &kernel.image,
         initramfs: &initramfs.0,
+        append: choice.append.as_deref(),
         log,
     };
 

@@ -37,6 +37,8 @@ pub struct Boot<'a> {
     pub image: &'a Path,
     /// The initramfs file.
     pub initramfs: &'a Path,
+    /// More of the kernel's command line.
+    pub append: Option<&'a str>,
     /// Where the console is kept.
     pub log: PathBuf,
 }
@@ -140,7 +142,8 @@ impl Boot<'_> {
             // With cx16, QEMU 7.2's TCG corrupts flags and kernels die at random.
             .args(["-cpu", "max,-cx16", "-smp", "2", "-m", "1024"])
             .args(["-display", "none", "-monitor", "none", "-serial", "stdio", "-no-reboot"])
-            .args(["-nodefaults", "-append", COMMAND_LINE])
+            .args(["-nodefaults", "-append"])
+            .arg(format!("{COMMAND_LINE} {}", self.append.unwrap_or_default()))
             .arg("-kernel")
             .arg(self.image)
             .arg("-initrd")

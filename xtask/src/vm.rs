@@ -15,6 +15,9 @@ use crate::{
 pub struct Args {
     /// The series of the kernel, such as 6.12.
     series: String,
+    /// More of the kernel's command line, such as preempt=full.
+    #[arg(long, value_name = "PARAMETERS")]
+    append: Option<String>,
     /// Arguments for the test binary: filters and libtest's options.
     #[arg(last = true, value_name = "ARGS")]
     arguments: Vec<String>,
@@ -27,6 +30,7 @@ pub fn run(args: &Args) -> Result<()> {
     let content = integration::build(build_ebpf::check(Compiler::Auto)?)?;
     let choice = Choice {
         arguments: args.arguments.clone(),
+        append: args.append.clone(),
         ..Choice::default()
     };
     let run = integration::in_vm(&kernel, &content, &choice, |line| output::line(line))?;

@@ -71,8 +71,8 @@ pub struct Config {
     pub reason_tcp_flags: u32,
     /// `SKB_DROP_REASON_NOT_SPECIFIED`, or `u32::MAX` where this kernel has none.
     pub reason_unsaid: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// `SKB_DROP_REASON_TCP_LISTEN_OVERFLOW`, or `u32::MAX` where this kernel has none.
+    pub reason_listen_overflow: u32,
     /// Drop reasons that are none: the segment was used up, or its socket is closed.
     pub used_up: Reasons,
     /// Drop reasons of an ACK without data that TCP had no use for any more: nothing is lost with it.
@@ -99,7 +99,7 @@ impl Config {
         hz: 0,
         reason_tcp_flags: 0,
         reason_unsaid: u32::MAX,
-        reserved: 0,
+        reason_listen_overflow: u32::MAX,
         used_up: [0; 4],
         stale_ack: [0; 4],
         no_room: [0; 4],

@@ -372,6 +372,9 @@ call_args! {
     do_rcv4_skb = "tcp_v4_do_rcv" (skb),
     do_rcv6_sk = "tcp_v6_do_rcv" (sk),
     do_rcv6_skb = "tcp_v6_do_rcv" (skb),
+    qdisc_drop_skb = "__traceiter_qdisc_drop" (skb),
+    qdisc_drop_reason = "__traceiter_qdisc_drop" (reason),
+    call_bpf_faultable = "trace_call_bpf_faultable" (returned),
     cache_alloc_cache = "__traceiter_kmem_cache_alloc" (s),
     cache_free_cache = "__traceiter_kmem_cache_free" (s),
 }

@@ -11,7 +11,7 @@ use socklife_abi::{
 
 use crate::{
     args::{Registers, arg, record, slot},
-    calls::{enter, leave},
+    calls::{enter, enter_unless_entered, leave},
     emit::Subject,
     listeners,
     maps::global,
@@ -112,12 +112,18 @@ fn call_entered(context: &TracePointContext, _: Program) {
 }
 
 #[inline(always)]
-fn call_returned(context: &TracePointContext, via: Program) {
+fn call_entered_second(context: &TracePointContext, _: Program) {
+    enter_unless_entered(record(context, 16), 0);
+}
+
+#[inline(always)]
+fn call_returned(context: &TracePointContext, place: Program, via: Program) {
     let fd = record(context, 16) as i64;
     // Absent for a call that was waiting before we attached.
     let listener = leave();
     if fd >= 0
         && let Some(child) = sock_of_fd(fd as u64)
+        && first(child.key(), place, via)
     {
         let listener = listener.and_then(|call| listener_of(call.object));
         accepted(child, listener, fd as i32, via);
@@ -126,7 +132,11 @@ fn call_returned(context: &TracePointContext, via: Program) {
 
 at_each!(tracepoint(TracePointContext) call_entered:
     accept_enter_tp = AcceptEnterTp, accept4_enter_tp = Accept4EnterTp);
-at_each!(tracepoint(TracePointContext) call_returned: accept_tp = AcceptTp, accept4_tp = Accept4Tp);
+at_each!(tracepoint(TracePointContext) call_entered_second:
+    accept_enter_tp_second = AcceptEnterTpSecond, accept4_enter_tp_second = Accept4EnterTpSecond);
+twice_at_each!(tracepoint(TracePointContext) call_returned:
+    accept_tp, accept_tp_second = AcceptTp, AcceptTpSecond;
+    accept4_tp, accept4_tp_second = Accept4Tp, Accept4TpSecond);
 
 /// `raw_syscalls:sys_exit`: runs at every system call of the machine, needs no tracefs.
 #[btf_tracepoint(function = "sys_exit")]

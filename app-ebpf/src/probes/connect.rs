@@ -14,7 +14,7 @@ use socklife_abi::{
 
 use crate::{
     args::{Registers, arg, record, slot},
-    calls::{enter, leave},
+    calls::{enter, enter_unless_entered, leave},
     emit::Subject,
     lives,
     mem::{Direct, Mem, Obj, Probe, off},
@@ -252,32 +252,41 @@ at_each!(kprobe(ProbeContext) entered_by_kprobe:
 at_each!(kretprobe(RetProbeContext) returned_by_kretprobe:
     connect_fail_kretprobe4 = ConnectFailKretprobe4, connect_fail_kretprobe6 = ConnectFailKretprobe6);
 
-#[tracepoint]
-pub fn connect_enter_tp(context: TracePointContext) -> u32 {
-    enter(record(&context, 16), record(&context, 24));
-    0
+#[inline(always)]
+fn call_entered(context: &TracePointContext, _: Program) {
+    enter(record(context, 16), record(context, 24));
 }
 
-/// `syscalls:sys_exit_connect`. Here a connect that failed at the SYN is seen too: `attempt` tells it apart.
-#[tracepoint]
-pub fn connect_fail_tp(context: TracePointContext) -> u32 {
-    let Some(call) = leave() else { return 0 };
+#[inline(always)]
+fn call_entered_second(context: &TracePointContext, _: Program) {
+    enter_unless_entered(record(context, 16), record(context, 24));
+}
+
+/// `syscalls:sys_exit_connect`. Here a connect that failed at the SYN is seen too: `attempt` tells it apart. Who sees the
+/// return takes the note of the call away: a second program finds none.
+#[inline(always)]
+fn call_returned(context: &TracePointContext, via: Program) {
+    let Some(call) = leave() else { return };
     let Some(sock) = sock_of_fd(call.object) else {
-        return 0;
+        return;
     };
     if lives::of(sock.key()).attempt != 0 {
         lives::change_known(sock.key(), |life| life.attempt = 0);
-        return 0;
+        return;
     }
-    let Some(errno) = errno(record(&context, 16) as i32) else {
-        return 0;
+    let Some(errno) = errno(record(context, 16) as i32) else {
+        return;
     };
     if says_nothing_new(errno) || sock.state() != state::CLOSE {
-        return 0;
+        return;
     }
-    refused(sock, Peer::read(call.other, User), errno, Program::ConnectFailTp);
-    0
+    refused(sock, Peer::read(call.other, User), errno, via);
 }
+
+at_each!(tracepoint(TracePointContext) call_entered: connect_enter_tp = ConnectEnterTp);
+at_each!(tracepoint(TracePointContext) call_entered_second: connect_enter_tp_second = ConnectEnterTpSecond);
+at_each!(tracepoint(TracePointContext) call_returned:
+    connect_fail_tp = ConnectFailTp, connect_fail_tp_second = ConnectFailTpSecond);
 
 /// Errors of connect(2) that do not come from `tcp_v4_connect` or `tcp_v6_connect`: about the call itself, or about an
 /// attempt that was told already.

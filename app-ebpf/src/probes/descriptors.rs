@@ -14,13 +14,14 @@ use socklife_abi::{
 
 use crate::{
     args::{Registers, arg, record},
-    calls::{enter, leave},
+    calls::{enter, enter_unless_entered, leave},
     emit::{Subject, emit_process},
     maps::{CLOSES, missed},
     mem::{Obj, Probe, off},
     processes,
     sock::Sock,
     task::{Task, file_of_fd, sock_of_file, thread},
+    twice::first,
 };
 
 /// A socket that has an address: one that was just made tells of itself when it binds, listens or connects.
@@ -100,26 +101,31 @@ pub fn dup_kprobe(context: ProbeContext) -> u32 {
 /// The exit of system calls that return a descriptor. `fcntl` may return another number, which at worst tells again of a
 /// descriptor that there is.
 #[inline(always)]
-fn call_opened(context: &TracePointContext, via: Program) {
+fn call_opened(context: &TracePointContext, place: Program, via: Program) {
     let fd = record(context, 16) as i64;
-    if fd >= 0 {
+    if fd < 0 {
+        return;
+    }
+    let file = file_of_fd(fd as u64);
+    // Most descriptors are no sockets.
+    if sock_of_file(file).is_some() && first(file.ptr() as u64, place, via) {
         // pidfd_getfd(2) takes it from another process; the others duplicate.
-        let how = match via {
+        let how = match place {
             Program::OpenPidfdTp => how::RECEIVED,
             _ => how::DUPLICATED,
         };
-        opened(file_of_fd(fd as u64), fd as i32, how, via);
+        opened(file, fd as i32, how, via);
     }
 }
 
-at_each!(tracepoint(TracePointContext) call_opened:
-    open_accept_tp = OpenAcceptTp,
-    open_accept4_tp = OpenAccept4Tp,
-    open_dup_tp = OpenDupTp,
-    open_dup2_tp = OpenDup2Tp,
-    open_dup3_tp = OpenDup3Tp,
-    open_fcntl_tp = OpenFcntlTp,
-    open_pidfd_tp = OpenPidfdTp);
+twice_at_each!(tracepoint(TracePointContext) call_opened:
+    open_accept_tp, open_accept_tp_second = OpenAcceptTp, OpenAcceptTpSecond;
+    open_accept4_tp, open_accept4_tp_second = OpenAccept4Tp, OpenAccept4TpSecond;
+    open_dup_tp, open_dup_tp_second = OpenDupTp, OpenDupTpSecond;
+    open_dup2_tp, open_dup2_tp_second = OpenDup2Tp, OpenDup2TpSecond;
+    open_dup3_tp, open_dup3_tp_second = OpenDup3Tp, OpenDup3TpSecond;
+    open_fcntl_tp, open_fcntl_tp_second = OpenFcntlTp, OpenFcntlTpSecond;
+    open_pidfd_tp, open_pidfd_tp_second = OpenPidfdTp, OpenPidfdTpSecond);
 
 /// `struct msghdr` of recvmsg(2), as far as it is wanted.
 #[repr(C)]
@@ -144,22 +150,31 @@ const MESSAGES: u32 = 4;
 /// Of one message; more are seen when they are used.
 const DESCRIPTORS: u64 = 8;
 
-#[tracepoint]
-pub fn recvmsg_enter_tp(context: TracePointContext) -> u32 {
-    enter(record(&context, 24), 0);
-    0
+#[inline(always)]
+fn recvmsg_entered(context: &TracePointContext, _: Program) {
+    enter(record(context, 24), 0);
 }
 
-/// `syscalls:sys_exit_recvmsg`: what came with the message.
-#[tracepoint]
-pub fn recvmsg_tp(context: TracePointContext) -> u32 {
-    let Some(call) = leave() else { return 0 };
-    if (record(&context, 16) as i64) < 0 {
-        return 0;
+#[inline(always)]
+fn recvmsg_entered_second(context: &TracePointContext, _: Program) {
+    enter_unless_entered(record(context, 24), 0);
+}
+
+at_each!(tracepoint(TracePointContext) recvmsg_entered: recvmsg_enter_tp = RecvmsgEnterTp);
+at_each!(tracepoint(TracePointContext) recvmsg_entered_second: recvmsg_enter_tp_second = RecvmsgEnterTpSecond);
+at_each!(tracepoint(TracePointContext) recvmsg_returned:
+    recvmsg_tp = RecvmsgTp, recvmsg_tp_second = RecvmsgTpSecond);
+
+/// What came with the message. Who sees the return takes the note of the call away: a second program finds none.
+#[inline(always)]
+fn recvmsg_returned(context: &TracePointContext, via: Program) {
+    let Some(call) = leave() else { return };
+    if (record(context, 16) as i64) < 0 {
+        return;
     }
     // SAFETY: the helper checks the address.
     let Ok(header) = (unsafe { bpf_probe_read_user(call.object as *const Msghdr) }) else {
-        return 0;
+        return;
     };
     let mut at = header.control;
     let end = header.control.wrapping_add(header.controllen);
@@ -178,16 +193,16 @@ pub fn recvmsg_tp(context: TracePointContext) -> u32 {
             received(
                 at + size_of::<Cmsghdr>() as u64,
                 (message.len - size_of::<Cmsghdr>() as u64) / 4,
+                via,
             );
             break;
         }
         at = at.wrapping_add((message.len + 7) & !7);
     }
-    0
 }
 
 #[inline(always)]
-fn received(at: u64, count: u64) {
+fn received(at: u64, count: u64, via: Program) {
     for i in 0..DESCRIPTORS {
         if i >= count {
             break;
@@ -197,7 +212,7 @@ fn received(at: u64, count: u64) {
             break;
         };
         if fd >= 0 {
-            opened(file_of_fd(fd as u64), fd, how::RECEIVED, Program::RecvmsgTp);
+            opened(file_of_fd(fd as u64), fd, how::RECEIVED, via);
         }
     }
 }
@@ -252,43 +267,53 @@ at_each!(kprobe(ProbeContext) closing_by_kprobe:
 at_each!(kprobe(ProbeContext) flushed_by_kprobe:
     close_kprobe = CloseKprobe, close_flush_kprobe = CloseFlushKprobe);
 
-/// `syscalls:sys_enter_close`
-#[tracepoint]
-pub fn close_tp(context: TracePointContext) -> u32 {
-    let fd = record(&context, 16);
-    closed(file_of_fd(fd & 0xffff_ffff), fd as i32, Program::CloseTp);
-    0
+#[inline(always)]
+fn closed_once(fd: u64, place: Program, via: Program) {
+    let file = file_of_fd(fd);
+    // Most descriptors are no sockets.
+    if sock_of_file(file).is_some() && first(file.ptr() as u64, place, via) {
+        closed(file, fd as i32, via);
+    }
+}
+
+#[inline(always)]
+fn call_closes(context: &TracePointContext, place: Program, via: Program) {
+    closed_once(record(context, 16) & 0xffff_ffff, place, via);
 }
 
 /// What stood at the new descriptor is closed.
 #[inline(always)]
-fn replaced(context: &TracePointContext, via: Program) {
+fn call_replaces(context: &TracePointContext, place: Program, via: Program) {
     let (old, new) = (record(context, 16) & 0xffff_ffff, record(context, 24) & 0xffff_ffff);
     // Or it fails, or does nothing.
     if old != new && !file_of_fd(old).ptr().is_null() {
-        closed(file_of_fd(new), new as i32, via);
+        closed_once(new, place, via);
     }
 }
 
-at_each!(tracepoint(TracePointContext) replaced:
-    replace_dup2_tp = ReplaceDup2Tp, replace_dup3_tp = ReplaceDup3Tp);
+twice_at_each!(tracepoint(TracePointContext) call_closes:
+    close_tp, close_tp_second = CloseTp, CloseTpSecond);
+twice_at_each!(tracepoint(TracePointContext) call_replaces:
+    replace_dup2_tp, replace_dup2_tp_second = ReplaceDup2Tp, ReplaceDup2TpSecond;
+    replace_dup3_tp, replace_dup3_tp_second = ReplaceDup3Tp, ReplaceDup3TpSecond);
 
 /// They are kept, and closed by the next execve(2).
 const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;
 
-/// `syscalls:sys_enter_close_range`
-#[tracepoint]
-pub fn close_range_tp(context: TracePointContext) -> u32 {
-    let (first, last) = (record(&context, 16) as u32, record(&context, 24) as u32);
-    if first > last || record(&context, 32) as u32 & CLOSE_RANGE_CLOEXEC != 0 {
-        return 0;
+#[inline(always)]
+fn call_closes_range(context: &TracePointContext, place: Program, via: Program) {
+    let (from, to) = (record(context, 16) as u32, record(context, 24) as u32);
+    if from > to || record(context, 32) as u32 & CLOSE_RANGE_CLOEXEC != 0 {
+        return;
     }
     let task = Task::current();
-    if processes::is_known(task.pid) {
-        emit_process(task, Program::CloseRangeTp, FdsClosed { first, last });
+    if processes::is_known(task.pid) && first(u64::from(from) << 32 | u64::from(to), place, via) {
+        emit_process(task, via, FdsClosed { first: from, last: to });
     }
-    0
 }
+
+twice_at_each!(tracepoint(TracePointContext) call_closes_range:
+    close_range_tp, close_range_tp_second = CloseRangeTp, CloseRangeTpSecond);
 
 #[kprobe]
 pub fn release_kprobe(context: ProbeContext) -> u32 {

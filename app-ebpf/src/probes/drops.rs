@@ -1,4 +1,5 @@
-//! `skb:kfree_skb` tells of `skb_dropped`, and of `rcvq_full` where the socket had no room.
+//! `skb:kfree_skb` tells of `skb_dropped`, and of `rcvq_full` where the socket had no room. From 7.1 on a qdisc says its
+//! reason a moment before, to `qdisc:qdisc_drop` alone.
 
 use aya_ebpf::{
     EbpfContext,
@@ -22,6 +23,7 @@ use crate::{
     mem::{Mem as _, Obj, Probe, off},
     packet::Segment,
     sock::{Sock, Tuple},
+    softirq::softirq,
     task::Task,
 };
 
@@ -62,15 +64,50 @@ fn is_used_up(segment: &Segment, reason: u32) -> bool {
     (unsaid && segment.is_empty()) || (segment.is_bare_ack() && holds(reasons!(stale_ack), reason))
 }
 
+/// What others noted of an `sk_buff` that is dropped.
+struct Noted {
+    /// The qdisc's reason; 0: none.
+    reason: u32,
+    refused: bool,
+}
+
+#[inline(always)]
+fn noted(skb: u64) -> Noted {
+    let mut noted = Noted {
+        reason: 0,
+        refused: false,
+    };
+    if let Some(softirq) = softirq() {
+        if softirq.qdisc_skb == skb {
+            softirq.qdisc_skb = 0;
+            noted.reason = softirq.qdisc_reason as u32;
+        }
+        if softirq.refused_skb == skb {
+            softirq.refused_skb = 0;
+            noted.refused = true;
+        }
+    }
+    noted
+}
+
 #[inline(always)]
 fn freed(context: &impl EbpfContext, via: Program) {
-    let skb = Obj::<Probe>::new(slot(context, 0) as *const u8);
+    let skb = slot(context, 0);
+    let noted = noted(skb);
+    let skb = Obj::<Probe>::new(skb as *const u8);
     let Some(segment) = Segment::of(skb) else { return };
-    let reason = if arg!(kfree_skb_reason) == NO_ARG {
+    let reason = if noted.reason != 0 {
+        noted.reason
+    } else if arg!(kfree_skb_reason) == NO_ARG {
         NO_REASON
     } else {
         tracepoint_slot(context, arg!(kfree_skb_reason)) as u32
     };
+    // Counted by the kernel's reason, but told as `accept_refused`.
+    let refused = noted.refused || reason == global!(CONFIG.reason_listen_overflow);
+    if refused && global!(FILTER.events) & DROPS_COUNTED == 0 {
+        return;
+    }
     let location = tracepoint_slot(context, arg!(kfree_skb_location));
     // A queue that goes with its socket: what was in it is not dropped for its own sake.
     let purged = (global!(CONFIG.purge[0])..global!(CONFIG.purge[1])).contains(&location);
@@ -171,5 +208,26 @@ pub fn drop_tp_btf(context: BtfTracePointContext) -> i32 {
 #[raw_tracepoint(tracepoint = "kfree_skb")]
 pub fn drop_raw_tp(context: RawTracePointContext) -> i32 {
     freed(&context, Program::DropRawTp);
+    0
+}
+
+/// A qdisc runs with softirqs off from here to where it frees what it drops.
+#[inline(always)]
+fn qdisc_drops(context: &impl EbpfContext) {
+    if let Some(softirq) = softirq() {
+        softirq.qdisc_skb = tracepoint_slot(context, arg!(qdisc_drop_skb));
+        softirq.qdisc_reason = tracepoint_slot(context, arg!(qdisc_drop_reason));
+    }
+}
+
+#[btf_tracepoint(function = "qdisc_drop")]
+pub fn qdisc_drop_tp_btf(context: BtfTracePointContext) -> i32 {
+    qdisc_drops(&context);
+    0
+}
+
+#[raw_tracepoint(tracepoint = "qdisc_drop")]
+pub fn qdisc_drop_raw_tp(context: RawTracePointContext) -> i32 {
+    qdisc_drops(&context);
     0
 }

@@ -136,24 +136,27 @@ fn returned(context: &RetProbeContext, via: Program) {
 at_each!(kretprobe(RetProbeContext) returned:
     listen_kretprobe_sk = ListenKretprobeSk, listen_kretprobe_socket = ListenKretprobeSocket);
 
-#[tracepoint]
-pub fn listen_asked_tp(context: TracePointContext) -> u32 {
-    remember(record(&context, 16), record(&context, 24));
-    0
+#[inline(always)]
+fn call_entered(context: &TracePointContext, _: Program) {
+    remember(record(context, 16), record(context, 24));
 }
 
-#[tracepoint]
-pub fn listen_tp(context: TracePointContext) -> u32 {
-    let result = record(&context, 16) as i64;
+/// Who tells takes the note away: a second program finds none.
+#[inline(always)]
+fn call_returned(context: &TracePointContext, via: Program) {
+    let result = record(context, 16) as i64;
     // SAFETY: only this thread writes its entry.
     let fd = unsafe { LISTENS.get(thread()) }.map(|listen| listen.fd);
     if result == 0
         && let Some(fd) = fd
     {
-        listening(sock_of_fd(fd), asked(), Program::ListenTp, Task::current());
+        listening(sock_of_fd(fd), asked(), via, Task::current());
     }
-    0
 }
+
+at_each!(tracepoint(TracePointContext) call_entered:
+    listen_asked_tp = ListenAskedTp, listen_asked_tp_second = ListenAskedTpSecond);
+at_each!(tracepoint(TracePointContext) call_returned: listen_tp = ListenTp, listen_tp_second = ListenTpSecond);
 
 /// The first listen of a socket only, and not what was asked.
 #[sock_ops]

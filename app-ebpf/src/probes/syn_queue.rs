@@ -294,7 +294,11 @@ fn checked<M: Mem>(sk: u64, skb: u64, req: u64, returned: u64, via: Program) {
         synacks: req.retransmits() + 1,
     };
     let flags = packet::flags(Obj::<M>::new(skb as *const u8));
-    half_open::dropped(listener, &key, flags, req.cookie(), fate, via);
+    if half_open::dropped(listener, &key, flags, req.cookie(), fate, via)
+        && let Some(softirq) = softirq()
+    {
+        softirq.refused_skb = skb;
+    }
 }
 
 #[fentry(function = "tcp_check_req")]
@@ -417,7 +421,11 @@ pub fn dropped_tp_btf(context: BtfTracePointContext) -> i32 {
             listening: listener.state() == state::LISTEN,
             synacks: req.retransmits() + 1,
         };
-        half_open::dropped(listener, &key, packet.flags, req.cookie(), fate, via);
+        if half_open::dropped(listener, &key, packet.flags, req.cookie(), fate, via)
+            && let Some(softirq) = softirq()
+        {
+            softirq.refused_skb = skb;
+        }
     }
     0
 }

@@ -14,8 +14,8 @@ impl Describe for SkbDropped {
     const FIELDS: &'static [FieldDoc] = &[
         (
             "reason",
-            "the running kernel's name for it (`enum skb_drop_reason` in its BTF, without the prefix); a number where that \
-             has no name; absent before 5.17",
+            "the running kernel's name for it (`enum skb_drop_reason` in its BTF, without the prefix, and from 7.1 on \
+             `enum qdisc_drop_reason`); `OPENVSWITCH 5` for a subsystem's that has no name there; absent before 5.17",
         ),
         (
             "location",

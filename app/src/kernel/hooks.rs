@@ -41,6 +41,8 @@ pub enum At {
     RawTpNamed(&'static str, &'static str),
     /// A tracepoint's record; needs tracefs.
     Tracepoint(&'static str, &'static str),
+    /// The same, where the kernel has that function.
+    TracepointNamed(&'static str, &'static str, &'static str),
     /// TCP's callbacks, at the root cgroup.
     SockOps,
     /// socket(2), at the root cgroup.
@@ -63,7 +65,8 @@ impl At {
             | Self::Fexit(function)
             | Self::Kprobe(function)
             | Self::TpBtfNamed(_, function)
-            | Self::RawTpNamed(_, function) => Some(function),
+            | Self::RawTpNamed(_, function)
+            | Self::TracepointNamed(_, _, function) => Some(function),
             Self::Kretprobe(_)
             | Self::TpBtf(_)
             | Self::RawTp(_)
@@ -87,7 +90,9 @@ impl fmt::Display for At {
             Self::Kretprobe(function) => write!(f, "kretprobe:{function}"),
             Self::TpBtf(name) | Self::TpBtfNamed(name, _) => write!(f, "tp_btf:{name}"),
             Self::RawTp(name) | Self::RawTpNamed(name, _) => write!(f, "raw_tp:{name}"),
-            Self::Tracepoint(category, name) => write!(f, "tp:{category}:{name}"),
+            Self::Tracepoint(category, name) | Self::TracepointNamed(category, name, _) => {
+                write!(f, "tp:{category}:{name}")
+            }
             Self::SockOps => f.write_str("sock_ops"),
             Self::SockCreate => f.write_str("cgroup:sock_create"),
             Self::PostBind4 => f.write_str("cgroup:post_bind4"),

@@ -233,7 +233,7 @@ impl Ladder<'_> {
             (At::TpBtf(name) | At::TpBtfNamed(name, _), Loaded::BtfTracePoint(program)) => program.load(name, targets),
             (At::RawTp(_) | At::RawTpNamed(..), Loaded::RawTracePoint(program)) => program.load(),
             (At::Kprobe(_) | At::Kretprobe(_), Loaded::KProbe(program)) => program.load(),
-            (At::Tracepoint(..), Loaded::TracePoint(program)) => program.load(),
+            (At::Tracepoint(..) | At::TracepointNamed(..), Loaded::TracePoint(program)) => program.load(),
             (At::SockOps, Loaded::SockOps(program)) => program.load(),
             (At::SockCreate | At::PostBind4 | At::PostBind6 | At::SockRelease, Loaded::CgroupSock(program)) => {
                 program.load()
@@ -296,7 +296,7 @@ fn attach(program: &mut Loaded, hook: &Hook, places: &Places) -> Result<()> {
         (At::Kprobe(function) | At::Kretprobe(function), Loaded::KProbe(program)) => {
             program.attach(function, 0).map(drop)
         }
-        (At::Tracepoint(category, name), Loaded::TracePoint(program)) => {
+        (At::Tracepoint(category, name) | At::TracepointNamed(category, name, _), Loaded::TracePoint(program)) => {
             places.tracefs()?;
             program.attach(category, name).map(drop)
         }

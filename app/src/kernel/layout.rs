@@ -16,6 +16,10 @@ const FUNC_IP_HELPER: &str = "bpf_get_func_ip_tracing";
 
 /// 5.17 and later.
 const DROP_REASONS: &str = "skb_drop_reason";
+/// Whose reasons have numbers of their own: 6.4 and later.
+const SUBSYSTEMS: &str = "skb_drop_reason_subsys";
+/// Those that may be built in, and what their names begin with: `qdisc_drop_reason` is from 7.1 on.
+const SUBSYSTEM_REASONS: [&str; 3] = ["qdisc_drop_reason", "ovs_drop_reason", "mac80211_drop_reason"];
 /// 6.10 and later.
 const RESET_REASONS: &str = "sk_rst_reason";
 
@@ -39,7 +43,8 @@ impl Layout {
     /// What it is made of.
     pub fn names() -> Names<'static> {
         let mut structs: Vec<_> = Offsets::SPEC.iter().map(|spec| spec.of).collect();
-        structs.extend(["pt_regs", DROP_REASONS, RESET_REASONS]);
+        structs.extend(["pt_regs", DROP_REASONS, RESET_REASONS, SUBSYSTEMS]);
+        structs.extend(SUBSYSTEM_REASONS);
         let mut functions: Vec<_> = Args::SPEC.iter().map(|spec| spec.function).collect();
         functions.extend([COOKIE_HELPER, FUNC_IP_HELPER]);
         structs.dedup();
@@ -64,10 +69,7 @@ impl Layout {
                 .collect::<Result<_>>()?,
             regs: registers(btf)?,
             cookie_helper: btf.function(COOKIE_HELPER).is_some(),
-            reasons: Reasons {
-                drops: btf.enumerators(DROP_REASONS, "SKB_DROP_REASON_")?,
-                resets: btf.enumerators(RESET_REASONS, "SK_RST_REASON_")?,
-            },
+            reasons: reasons(btf)?,
             func_ip_helper: btf.function(FUNC_IP_HELPER).is_some(),
         })
     }
@@ -81,6 +83,19 @@ impl Layout {
             .map(|(spec, _)| spec.parameter.unwrap_or("(the function itself)"))
             .collect()
     }
+}
+
+fn reasons(btf: &Btf) -> Result<Reasons> {
+    let mut drops = btf.enumerators(DROP_REASONS, "SKB_DROP_REASON_")?;
+    for reasons in SUBSYSTEM_REASONS {
+        let named = btf.enumerators(reasons, "")?.into_iter();
+        drops.extend(named.filter(|(_, name)| !name.starts_with("__")));
+    }
+    Ok(Reasons {
+        drops,
+        subsystems: btf.enumerators(SUBSYSTEMS, "SKB_DROP_REASON_SUBSYS_")?,
+        resets: btf.enumerators(RESET_REASONS, "SK_RST_REASON_")?,
+    })
 }
 
 const _: () = {

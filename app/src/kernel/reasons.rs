@@ -43,8 +43,10 @@ pub const NO_ROOM: [&str; 7] = [
 /// The running kernel's reasons, by number.
 #[derive(Clone, Debug, Default)]
 pub struct Reasons {
-    /// `enum skb_drop_reason`, 5.17 and later.
+    /// `enum skb_drop_reason`, 5.17 and later, and those of subsystems that are built in.
     pub drops: BTreeMap<u32, String>,
+    /// `enum skb_drop_reason_subsys`: the upper half of a subsystem's reason.
+    pub subsystems: BTreeMap<u32, String>,
     /// `enum sk_rst_reason`, 6.10 and later.
     pub resets: BTreeMap<u32, String>,
 }
@@ -70,6 +72,20 @@ impl Reasons {
         set
     }
 
+    /// A drop reason in words. The enumeration of a module's subsystem is not in the kernel's own BTF: then it is the
+    /// subsystem, and the number there.
+    fn drop(&self, number: u32) -> String {
+        let (subsystem, within) = (number >> 16, number & 0xffff);
+        if let Some(name) = self.drops.get(&number) {
+            return name.clone();
+        }
+        match self.subsystems.get(&subsystem) {
+            Some(name) if subsystem != 0 => format!("{name} {within}"),
+            None if subsystem != 0 => format!("SUBSYS_{subsystem} {within}"),
+            _ => number.to_string(),
+        }
+    }
+
     /// From now on events show these names.
     pub fn publish(&self) {
         KNOWN.get_or_init(|| self.clone());
@@ -78,20 +94,22 @@ impl Reasons {
 
 /// The name of a drop reason; `None` where the kernel gives none.
 pub fn of_drop(number: u32) -> Option<String> {
-    name(KNOWN.get().map(|reasons| &reasons.drops), number)
+    if number == NO_REASON {
+        return None;
+    }
+    Some(
+        KNOWN
+            .get()
+            .map_or_else(|| number.to_string(), |reasons| reasons.drop(number)),
+    )
 }
 
 /// The name of the reason of a RST; `None` where the kernel gives none.
 pub fn of_reset(number: u32) -> Option<String> {
-    name(KNOWN.get().map(|reasons| &reasons.resets), number)
-}
-
-/// A subsystem's reasons have numbers from 65536 on, and no names in that enumeration.
-fn name(names: Option<&BTreeMap<u32, String>>, number: u32) -> Option<String> {
     if number == NO_REASON {
         return None;
     }
-    let name = names.and_then(|names| names.get(&number)).cloned();
+    let name = KNOWN.get().and_then(|reasons| reasons.resets.get(&number)).cloned();
     Some(name.unwrap_or_else(|| number.to_string()))
 }
 
@@ -99,20 +117,36 @@ fn name(names: Option<&BTreeMap<u32, String>>, number: u32) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{NO_ROOM, Reasons, name};
-    use socklife_abi::event::NO_REASON;
+    use super::{NO_ROOM, Reasons};
 
     #[test]
     fn reasons_have_the_running_kernels_numbers() {
-        let drops = BTreeMap::from([(6, "SOCKET_RCVBUFF".to_owned()), (130, "PROTO_MEM".to_owned())]);
+        let names = |pairs: &[(u32, &str)]| {
+            let pairs = pairs.iter().map(|(number, name)| (*number, (*name).to_owned()));
+            pairs.collect::<BTreeMap<_, _>>()
+        };
         let reasons = Reasons {
-            drops: drops.clone(),
+            drops: names(&[
+                (6, "SOCKET_RCVBUFF"),
+                (130, "PROTO_MEM"),
+                (0x3_0002, "QDISC_DROP_OVERLIMIT"),
+            ]),
+            subsystems: names(&[(0, "CORE"), (2, "OPENVSWITCH"), (3, "QDISC")]),
             resets: BTreeMap::new(),
         };
         assert_eq!(reasons.set(&NO_ROOM), [1 << 6, 0, 1 << 2, 0]);
         assert_eq!(reasons.drop_named("NO_SOCKET"), None);
-        assert_eq!(name(Some(&drops), 6).as_deref(), Some("SOCKET_RCVBUFF"));
-        assert_eq!(name(Some(&drops), 0x10003).as_deref(), Some("65539"));
-        assert_eq!(name(Some(&drops), NO_REASON), None);
+        let shown = [6, 0x3_0002, 0x2_0005, 0x3_0009, 0x1_0003, 77].map(|number| reasons.drop(number));
+        assert_eq!(
+            shown,
+            [
+                "SOCKET_RCVBUFF",
+                "QDISC_DROP_OVERLIMIT",
+                "OPENVSWITCH 5",
+                "QDISC 9",
+                "SUBSYS_1 3",
+                "77"
+            ]
+        );
     }
 }

@@ -91,6 +91,7 @@ impl Targets {
             | At::RawTp(_)
             | At::RawTpNamed(..)
             | At::Tracepoint(..)
+            | At::TracepointNamed(..)
             | At::SockOps
             | At::SockCreate
             | At::PostBind4

@@ -2,7 +2,13 @@
 
 use std::{
     net::{TcpListener, TcpStream},
+    os::{fd::AsRawFd as _, unix::net::UnixStream},
     process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -10,7 +16,11 @@ use socklife_abi::event::Kind;
 
 use super::data::kernel_names_the_socket;
 use crate::{
-    harness::{Class, Namespace, Tracer, socklife, view},
+    harness::{
+        Class, Namespace, Tracer,
+        models::{receive, send},
+        socklife, view,
+    },
     rung_table,
 };
 
@@ -83,6 +93,194 @@ pub fn doctor_text() {
         shown += 1;
     }
     assert!(shown > 0, "no class works here");
+}
+
+/// What was done to sockets, and where the tracer must have seen it: on IPv4, then on IPv6.
+pub fn via(class: Class) {
+    let namespace = Namespace::new();
+    let kinds = "bound,listening,accepted,connect_failed,fd_opened,fd_closed";
+    let tracer = Tracer::start(class, &namespace, &["--event", kinds]);
+    let replaced = namespace.run(|| {
+        let mut copies = Vec::new();
+        for (local, unreachable) in [("127.0.0.1:0", "192.0.2.1:81"), ("[::1]:0", "[2001:db8::1]:82")] {
+            let listener = TcpListener::bind(local).unwrap();
+            let to = listener.local_addr().unwrap();
+            let clients = [(); 2].map(|()| TcpStream::connect(to).unwrap());
+            // The standard library calls accept4(2).
+            let (server, _) = listener.accept().unwrap();
+            let other = call(libc::SYS_accept, [listener.as_raw_fd(), 0, 0]);
+            TcpStream::connect(unreachable).unwrap_err();
+            let fd = server.as_raw_fd();
+            let (pair, peer) = UnixStream::pair().unwrap();
+            send(pair.as_raw_fd(), fd);
+            let received = receive(peer.as_raw_fd());
+            let dup = call(libc::SYS_dup, [fd, 0, 0]);
+            let fcntl = call(libc::SYS_fcntl, [fd, libc::F_DUPFD_CLOEXEC, 700]);
+            for _ in 0..2 {
+                call(libc::SYS_dup2, [fd, 801, 0]);
+                call(libc::SYS_dup3, [fd, 802, 0]);
+            }
+            for fd in [received, dup, fcntl, 801, 802, other] {
+                call(libc::SYS_close, [fd, 0, 0]);
+            }
+            copies.extend([801, 802, received, dup, fcntl, 801, 802, other]);
+            drop((clients, server));
+        }
+        copies
+    });
+    tracer.wait_for("fd_closed", 2 * 12);
+    let events = tracer.stop();
+    events.assert_whole();
+    let seen = |kind: &str| {
+        let mut all = events.of(kind);
+        all.sort_by_key(|event| event["time_ns"].as_u64());
+        all.into_iter()
+            .map(|event| (event["fd"].as_i64(), event["via"].as_str().unwrap().to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let vias = |kind: &str| seen(kind).into_iter().map(|(_, via)| via).collect::<Vec<_>>();
+    let kprobes = class != Class::Tracepoint;
+    let function = |name: &str| match class {
+        Class::Fentry => format!("fexit:{name}"),
+        Class::Kprobe => format!("kretprobe:{name}"),
+        Class::Tracepoint => unreachable!(),
+    };
+    let call = |name: &str| format!("tp:syscalls:{name}");
+    if kprobes {
+        assert_eq!(vias("bound"), ["__inet_bind", "__inet6_bind"].map(function));
+        assert_eq!(vias("accepted"), ["inet_csk_accept"; 4].map(function));
+        assert_eq!(
+            vias("connect_failed"),
+            ["tcp_v4_connect", "tcp_v6_connect"].map(function)
+        );
+        let listening = vias("listening");
+        let names = ["__inet_listen_sk", "inet_listen"].map(function);
+        assert!(
+            listening.len() == 2 && listening[0] == listening[1] && names.contains(&listening[0]),
+            "{listening:?}"
+        );
+        let installed = ["fd_install"; 5];
+        let each = [&installed[..], &["do_dup2"; 4]].concat();
+        let opened = [&each[..], &each[..]].concat();
+        assert_eq!(
+            vias("fd_opened"),
+            opened.iter().map(|name| format!("kprobe:{name}")).collect::<Vec<_>>()
+        );
+        let closed = vias("fd_closed");
+        let names = ["kprobe:filp_flush", "kprobe:filp_close"];
+        assert!(
+            closed
+                .iter()
+                .all(|via| *via == closed[0] && names.contains(&via.as_str())),
+            "{closed:?}"
+        );
+    } else {
+        assert_eq!(vias("bound"), ["cgroup:post_bind4", "cgroup:post_bind6"]);
+        assert_eq!(vias("listening"), ["sys_exit_listen"; 2].map(call));
+        let accepts = ["sys_exit_accept4", "sys_exit_accept"];
+        assert_eq!(
+            vias("accepted"),
+            [accepts, accepts].concat().into_iter().map(call).collect::<Vec<_>>()
+        );
+        assert_eq!(vias("connect_failed"), ["sys_exit_connect"; 2].map(call));
+        let each =
+            ["recvmsg", "dup", "fcntl", "dup2", "dup3", "dup2", "dup3"].map(|name| call(&format!("sys_exit_{name}")));
+        assert_eq!(vias("fd_opened"), [&each[..], &each[..]].concat());
+        let each = ["dup2", "dup3", "close", "close", "close", "close", "close", "close"];
+        let each = each.map(|name| call(&format!("sys_enter_{name}")));
+        let expected: Vec<_> = replaced
+            .iter()
+            .map(|fd| Some(i64::from(*fd)))
+            .zip([&each[..], &each[..]].concat())
+            .collect();
+        let mut closed = seen("fd_closed");
+        // The listener, the clients and the server go by close(2) as well.
+        let others = closed.len() - expected.len();
+        assert_eq!(others, 2 * 4, "{closed:?}");
+        let mut at = 0;
+        closed.retain(|one| {
+            let next = expected.get(at) == Some(one);
+            at += usize::from(next);
+            next || one.1 != call("sys_enter_close")
+        });
+        assert_eq!(closed, expected);
+    }
+}
+
+/// A system call that succeeds.
+fn call(number: libc::c_long, arguments: [i32; 3]) -> i32 {
+    let [a, b, c] = arguments.map(i64::from);
+    // SAFETY: calls on descriptors, with no address but null.
+    let result = unsafe { libc::syscall(number, a, b, c) };
+    assert!(result >= 0, "{}", std::io::Error::last_os_error());
+    i32::try_from(result).unwrap()
+}
+
+/// While both CPUs are busy with the very calls that are traced, and a task may be preempted in a program: nothing is
+/// missed, with tracepoints alone.
+pub fn busy_cpus() {
+    const COUNT: usize = 211;
+    let elsewhere = Namespace::new();
+    let namespace = Namespace::new();
+    let tracer = Tracer::start(
+        Class::Tracepoint,
+        &namespace,
+        &["--event", "accepted,listening,connect_failed,fd_opened,fd_closed"],
+    );
+    let done = Arc::new(AtomicBool::new(false));
+    let load: Vec<_> = (0..4)
+        .map(|_| {
+            let done = Arc::clone(&done);
+            let listener = elsewhere.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
+            listener.set_nonblocking(true).unwrap();
+            std::thread::spawn(move || {
+                let mut calls = 0_u64;
+                while !done.load(Relaxed) {
+                    assert!(listener.accept().is_err());
+                    drop(listener.try_clone().unwrap());
+                    calls += 1;
+                }
+                calls
+            })
+        })
+        .collect();
+    namespace.run(|| {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        for _ in 0..COUNT {
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            // Whoever sleeps takes the CPU away from the load when it wakes.
+            std::thread::sleep(Duration::from_micros(50));
+            let (server, _) = listener.accept().unwrap();
+            std::thread::sleep(Duration::from_micros(50));
+            let fd = call(libc::SYS_dup, [server.as_raw_fd(), 0, 0]);
+            std::thread::sleep(Duration::from_micros(50));
+            call(libc::SYS_close, [fd, 0, 0]);
+            TcpStream::connect("192.0.2.1:81").unwrap_err();
+            call(libc::SYS_listen, [listener.as_raw_fd(), 64, 0]);
+            drop((client, server));
+        }
+    });
+    tracer.wait_for("fd_closed", 3 * COUNT + 1);
+    done.store(true, Relaxed);
+    assert!(load.into_iter().all(|load| load.join().unwrap() > 0));
+    let events = tracer.stop();
+    let counts =
+        ["accepted", "listening", "connect_failed", "fd_opened", "fd_closed"].map(|kind| events.of(kind).len());
+    assert_eq!(
+        counts,
+        [COUNT, COUNT + 1, COUNT, COUNT, 3 * COUNT + 1],
+        "{:?}\n{}",
+        events.of("lost"),
+        events.stderr
+    );
+    assert!(
+        events
+            .of("listening")
+            .iter()
+            .all(|event| event["backlog_asked"].is_i64())
+    );
+    assert!(events.of("accepted").iter().all(|event| event["listener"].is_u64()));
+    events.assert_whole_but_skipped();
 }
 
 /// The rungs that were chosen, by row.

@@ -279,7 +279,8 @@ fn message(byte: &mut libc::iovec, control: &mut Control) -> libc::msghdr {
     message
 }
 
-fn send(socket: RawFd, fd: RawFd) {
+/// A descriptor over a Unix socket.
+pub fn send(socket: RawFd, fd: RawFd) {
     let (mut byte, mut control) = ([0_u8; 1], Control::default());
     let mut iovec = libc::iovec {
         iov_base: byte.as_mut_ptr().cast(),
@@ -297,7 +298,8 @@ fn send(socket: RawFd, fd: RawFd) {
     }
 }
 
-fn receive(socket: RawFd) -> RawFd {
+/// The same, at the other end.
+pub fn receive(socket: RawFd) -> RawFd {
     let (mut byte, mut control) = ([0_u8; 1], Control::default());
     let mut iovec = libc::iovec {
         iov_base: byte.as_mut_ptr().cast(),

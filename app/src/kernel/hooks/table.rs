@@ -41,6 +41,12 @@ const STEPS: u64 = Kind::set(&[Kind::SkbStep]);
 /// See `probes/skb_alloc.rs`.
 const PAIRS_ONLY: &str = "sk_buffs other than those that TCP queues to send, each with its first clone";
 
+/// A tracepoint of system calls on a kernel (7.2 on) that lets a task be preempted in there, and skips each program by
+/// itself: two of them make up for one another. Before, all programs at a tracepoint are skipped at once.
+const fn preemptible(name: &'static str) -> At {
+    At::TracepointNamed("syscalls", name, "trace_call_bpf_faultable")
+}
+
 macro_rules! rung {
     ($classes:expr; $($program:ident @ $at:expr),+ $(,)?) => {
         rung!($classes; $($program @ $at),+; cannot: [])
@@ -120,6 +126,9 @@ pub const TABLE: &[Row] = &[
                 ListenAskedKprobe @ At::Kprobe("__sys_listen"),
                 ListenKretprobeSocket @ At::Kretprobe("inet_listen"), ListenKprobeSocket @ At::Kprobe("inet_listen")),
             rung!(&[Tracepoint];
+                ListenTp @ preemptible("sys_exit_listen"), ListenTpSecond @ preemptible("sys_exit_listen"),
+                ListenAskedTp @ preemptible("sys_enter_listen"), ListenAskedTpSecond @ preemptible("sys_enter_listen")),
+            rung!(&[Tracepoint];
                 ListenTp @ At::Tracepoint("syscalls", "sys_exit_listen"),
                 ListenAskedTp @ At::Tracepoint("syscalls", "sys_enter_listen")),
             rung!(&[Tracepoint]; ListenSockOps @ At::SockOps),
@@ -149,6 +158,10 @@ pub const TABLE: &[Row] = &[
                 ConnectFailKretprobe6 @ At::Kretprobe("tcp_v6_connect"),
                 ConnectFailKprobe4 @ At::Kprobe("tcp_v4_connect"), ConnectFailKprobe6 @ At::Kprobe("tcp_v6_connect")),
             rung!(&[Tracepoint];
+                ConnectFailTp @ preemptible("sys_exit_connect"), ConnectFailTpSecond @ preemptible("sys_exit_connect"),
+                ConnectEnterTp @ preemptible("sys_enter_connect"),
+                ConnectEnterTpSecond @ preemptible("sys_enter_connect")),
+            rung!(&[Tracepoint];
                 ConnectFailTp @ At::Tracepoint("syscalls", "sys_exit_connect"),
                 ConnectEnterTp @ At::Tracepoint("syscalls", "sys_enter_connect")),
         ],
@@ -162,6 +175,13 @@ pub const TABLE: &[Row] = &[
                 AcceptFexitSecond @ At::Fexit("inet_csk_accept"), AcceptFexit @ At::Fexit("inet_csk_accept")),
             rung!(&[Kprobe];
                 AcceptKretprobe @ At::Kretprobe("inet_csk_accept"), AcceptKprobe @ At::Kprobe("inet_csk_accept")),
+            rung!(&[Tracepoint];
+                Accept4Tp @ preemptible("sys_exit_accept4"), Accept4TpSecond @ preemptible("sys_exit_accept4"),
+                AcceptTp @ preemptible("sys_exit_accept"), AcceptTpSecond @ preemptible("sys_exit_accept"),
+                Accept4EnterTp @ preemptible("sys_enter_accept4"),
+                Accept4EnterTpSecond @ preemptible("sys_enter_accept4"),
+                AcceptEnterTp @ preemptible("sys_enter_accept"),
+                AcceptEnterTpSecond @ preemptible("sys_enter_accept")),
             rung!(&[Tracepoint];
                 Accept4Tp @ At::Tracepoint("syscalls", "sys_exit_accept4"),
                 AcceptTp @ At::Tracepoint("syscalls", "sys_exit_accept"),
@@ -320,6 +340,19 @@ pub const TABLE: &[Row] = &[
         rungs: &[
             rung!(&[Fentry, Kprobe]; OpenKprobe @ At::Kprobe("fd_install"), DupKprobe @ At::Kprobe("do_dup2")),
             rung!(&[Fentry];
+                OpenAcceptTp @ preemptible("sys_exit_accept"), OpenAcceptTpSecond @ preemptible("sys_exit_accept"),
+                OpenAccept4Tp @ preemptible("sys_exit_accept4"), OpenAccept4TpSecond @ preemptible("sys_exit_accept4"),
+                OpenDupTp @ preemptible("sys_exit_dup"), OpenDupTpSecond @ preemptible("sys_exit_dup"),
+                OpenDup2Tp @ preemptible("sys_exit_dup2"), OpenDup2TpSecond @ preemptible("sys_exit_dup2"),
+                OpenDup3Tp @ preemptible("sys_exit_dup3"), OpenDup3TpSecond @ preemptible("sys_exit_dup3"),
+                OpenFcntlTp @ preemptible("sys_exit_fcntl"), OpenFcntlTpSecond @ preemptible("sys_exit_fcntl"),
+                OpenPidfdTp @ preemptible("sys_exit_pidfd_getfd"), OpenPidfdTpSecond @ preemptible("sys_exit_pidfd_getfd"),
+                RecvmsgTp @ preemptible("sys_exit_recvmsg"), RecvmsgTpSecond @ preemptible("sys_exit_recvmsg"),
+                RecvmsgEnterTp @ preemptible("sys_enter_recvmsg"),
+                RecvmsgEnterTpSecond @ preemptible("sys_enter_recvmsg"); cannot: [
+                "sockets that came with recvmmsg(2), or behind the eighth in one message, before they are used",
+            ]),
+            rung!(&[Fentry];
                 OpenAcceptTp @ At::Tracepoint("syscalls", "sys_exit_accept"),
                 OpenAccept4Tp @ At::Tracepoint("syscalls", "sys_exit_accept4"),
                 OpenDupTp @ At::Tracepoint("syscalls", "sys_exit_dup"),
@@ -329,6 +362,17 @@ pub const TABLE: &[Row] = &[
                 OpenPidfdTp @ At::Tracepoint("syscalls", "sys_exit_pidfd_getfd"),
                 RecvmsgTp @ At::Tracepoint("syscalls", "sys_exit_recvmsg"),
                 RecvmsgEnterTp @ At::Tracepoint("syscalls", "sys_enter_recvmsg"); cannot: [
+                "sockets that came with recvmmsg(2), or behind the eighth in one message, before they are used",
+            ]),
+            rung!(&[Tracepoint];
+                OpenDupTp @ preemptible("sys_exit_dup"), OpenDupTpSecond @ preemptible("sys_exit_dup"),
+                OpenDup2Tp @ preemptible("sys_exit_dup2"), OpenDup2TpSecond @ preemptible("sys_exit_dup2"),
+                OpenDup3Tp @ preemptible("sys_exit_dup3"), OpenDup3TpSecond @ preemptible("sys_exit_dup3"),
+                OpenFcntlTp @ preemptible("sys_exit_fcntl"), OpenFcntlTpSecond @ preemptible("sys_exit_fcntl"),
+                OpenPidfdTp @ preemptible("sys_exit_pidfd_getfd"), OpenPidfdTpSecond @ preemptible("sys_exit_pidfd_getfd"),
+                RecvmsgTp @ preemptible("sys_exit_recvmsg"), RecvmsgTpSecond @ preemptible("sys_exit_recvmsg"),
+                RecvmsgEnterTp @ preemptible("sys_enter_recvmsg"),
+                RecvmsgEnterTpSecond @ preemptible("sys_enter_recvmsg"); cannot: [
                 "sockets that came with recvmmsg(2), or behind the eighth in one message, before they are used",
             ]),
             rung!(&[Tracepoint];
@@ -355,6 +399,12 @@ pub const TABLE: &[Row] = &[
         rungs: &[
             rung!(&[Fentry, Kprobe]; CloseFlushKprobe @ At::Kprobe("filp_flush"), ClosingFileKprobe @ At::Kprobe("file_close_fd")),
             rung!(&[Fentry, Kprobe]; CloseKprobe @ At::Kprobe("filp_close"), ClosingKprobe @ At::Kprobe("close_fd")),
+            rung!(&[Fentry, Tracepoint];
+                CloseTp @ preemptible("sys_enter_close"), CloseTpSecond @ preemptible("sys_enter_close"),
+                ReplaceDup2Tp @ preemptible("sys_enter_dup2"), ReplaceDup2TpSecond @ preemptible("sys_enter_dup2"),
+                ReplaceDup3Tp @ preemptible("sys_enter_dup3"), ReplaceDup3TpSecond @ preemptible("sys_enter_dup3"),
+                CloseRangeTp @ preemptible("sys_enter_close_range"),
+                CloseRangeTpSecond @ preemptible("sys_enter_close_range")),
             rung!(&[Fentry, Tracepoint];
                 CloseTp @ At::Tracepoint("syscalls", "sys_enter_close"),
                 ReplaceDup2Tp @ At::Tracepoint("syscalls", "sys_enter_dup2"),
@@ -400,6 +450,21 @@ pub const TABLE: &[Row] = &[
                 classes: &[Tracepoint],
                 hooks: &[],
                 cannot: &["a process that writes to a socket and does not read from it"],
+            },
+        ],
+    },
+    Row {
+        name: "a segment dropped by a qdisc",
+        feeds: Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint]; QdiscDropTpBtf @ At::TpBtfNamed("qdisc_drop", "__traceiter_qdisc_drop")),
+            rung!(&[Kprobe]; QdiscDropRawTp @ At::RawTpNamed("qdisc_drop", "__traceiter_qdisc_drop")),
+            // Before 7.1 the row below says all that there is.
+            Rung {
+                classes: ANY,
+                hooks: &[],
+                cannot: &[],
             },
         ],
     },

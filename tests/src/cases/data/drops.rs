@@ -14,7 +14,8 @@ use socklife::scene::{
 };
 
 use super::{
-    LOOPBACKS, assert_reason, ended, has_drop_reasons, has_reset_reasons, ioctl, kernel_names_the_socket, start,
+    LOOPBACKS, assert_reason, ended, has_drop_reasons, has_reset_reasons, ioctl, kernel_knows, kernel_names_the_socket,
+    start,
 };
 use crate::harness::{Class, Namespace, PATIENCE, Tracer, socklife, until};
 
@@ -251,6 +252,87 @@ pub fn at_a_listener(class: Class) {
             );
         } else {
             assert!(event["state"].is_null() && event["cookie"].is_null(), "{event}");
+        }
+    }
+}
+
+/// `tc qdisc replace dev lo root pfifo limit 0`: a queue that holds nothing.
+fn queue_nothing() {
+    const RTM_NEWQDISC: u16 = 36;
+    const TC_H_ROOT: u32 = u32::MAX;
+    const TCA_KIND: u16 = 1;
+    const TCA_OPTIONS: u16 = 2;
+    // `struct nlmsghdr`, `struct tcmsg`, two attributes; the last is `struct tc_fifo_qopt`.
+    let flags = libc::NLM_F_REQUEST | libc::NLM_F_ACK | libc::NLM_F_CREATE | libc::NLM_F_REPLACE;
+    let mut message = Vec::new();
+    message.extend(56_u32.to_ne_bytes());
+    message.extend(RTM_NEWQDISC.to_ne_bytes());
+    message.extend(u16::try_from(flags).unwrap().to_ne_bytes());
+    message.extend([0; 8]);
+    for word in [0, 1, 0, TC_H_ROOT, 0] {
+        message.extend(word.to_ne_bytes());
+    }
+    message.extend([10_u16.to_ne_bytes(), TCA_KIND.to_ne_bytes()].concat());
+    message.extend(b"pfifo\0\0\0");
+    message.extend([8_u16.to_ne_bytes(), TCA_OPTIONS.to_ne_bytes()].concat());
+    message.extend(0_u32.to_ne_bytes());
+    assert_eq!(message.len(), 56);
+    let mut answer = [0_u8; 64];
+    // SAFETY: plain socket calls with buffers of the sizes that are named.
+    let errno = unsafe {
+        let socket = libc::socket(
+            libc::AF_NETLINK,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            libc::NETLINK_ROUTE,
+        );
+        assert!(socket >= 0);
+        assert_eq!(libc::send(socket, message.as_ptr().cast(), message.len(), 0), 56);
+        assert!(libc::recv(socket, answer.as_mut_ptr().cast(), answer.len(), 0) >= 20);
+        libc::close(socket);
+        i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]])
+    };
+    assert_eq!(errno, 0, "{}", std::io::Error::from_raw_os_error(-errno));
+}
+
+/// What a qdisc drops: one line each, by the qdisc's own reason where the kernel has such (7.1 on), and never a bare number.
+pub fn qdisc(class: Class) {
+    const COUNT: u16 = 7;
+    let (namespace, tracer) = start(class, "skb_dropped");
+    let sent = namespace.run(|| {
+        queue_nothing();
+        let each = LOOPBACKS
+            .iter()
+            .flat_map(|ip| (0..COUNT).map(move |number| (*ip, number)));
+        each.map(|(ip, number)| {
+            let peer = Peer::new(SocketAddr::new(ip, 9), number).unwrap();
+            // The sender is told, or not.
+            let _ = peer.syn();
+            peer.local
+        })
+        .collect::<Vec<_>>()
+    });
+    tracer.wait_for("skb_dropped", sent.len());
+    let events = ended(tracer);
+    let dropped = events.of("skb_dropped");
+    assert_eq!(dropped.len(), sent.len(), "{:#?}", events.all);
+    let expected: &[&str] = if kernel_knows("QDISC_DROP_OVERLIMIT") {
+        &["QDISC_DROP_GENERIC", "QDISC_DROP_OVERLIMIT"]
+    } else if kernel_knows("SKB_DROP_REASON_QDISC_OVERLIMIT") {
+        &["QDISC_OVERLIMIT", "QDISC_DROP"]
+    } else if kernel_knows("SKB_DROP_REASON_QDISC_DROP") {
+        &["QDISC_DROP"]
+    } else {
+        &[]
+    };
+    for (event, peer) in dropped.into_iter().zip(sent) {
+        assert_eq!(event["tcp_flags"], "SYN", "{event}");
+        let ports = [&event["lport"], &event["rport"]];
+        assert!(ports.contains(&&peer.port().into()), "{event}");
+        match event["reason"].as_str() {
+            Some(reason) if has_drop_reasons() => {
+                assert!(expected.is_empty() || expected.contains(&reason), "{event}");
+            }
+            reason => assert!(reason.is_none(), "{event}"),
         }
     }
 }

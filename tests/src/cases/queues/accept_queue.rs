@@ -104,6 +104,46 @@ pub fn six_connects(class: Class) {
     assert_eq!(events.of("accept_queued").len(), 2);
 }
 
+/// A final ACK that is refused, with data or without, is one line on every kernel: no drop beside it.
+pub fn refused_ack_is_one_line(class: Class) {
+    let namespace = Namespace::new();
+    namespace.run(|| peer::prepare().unwrap());
+    let kinds = format!("{KINDS},skb_dropped");
+    let tracer = Tracer::start(class, &namespace, &["--event", &kinds]);
+    let held = namespace.run(|| {
+        let mut held = Vec::new();
+        both(|ip| {
+            let before = Netstat::now();
+            let (listener, peers) = squeezed(ip, 3);
+            peers[0].ack().unwrap();
+            peers[1].ack().unwrap();
+            peers[2].data(0, b"and data").unwrap();
+            assert_eq!(Netstat::now().since(&before, "ListenDrops"), 2);
+            held.push((listener, peers));
+        });
+        held
+    });
+    tracer.wait_for("accept_refused", 4);
+    let events = ended(tracer);
+    for (listener, peers) in &held {
+        let server = listener.local_addr().unwrap().port();
+        for peer in &peers[1..] {
+            let told = |kind: &str| {
+                let of_peer = events.of(kind).into_iter();
+                of_peer
+                    .filter(|event| port(event, "lport") == server && port(event, "rport") == peer.local.port())
+                    .count()
+            };
+            assert_eq!(
+                (told("accept_refused"), told("skb_dropped")),
+                (1, 0),
+                "{:#?}",
+                events.all
+            );
+        }
+    }
+}
+
 /// The final ACK meets a full accept queue and is ignored: told once, counted each time.
 pub fn overflow_ignored(class: Class) {
     let (namespace, tracer) = start(class);
