@@ -1,6 +1,7 @@
 //! The parts of a socket's life.
 
 mod accept;
+mod accept_failed;
 mod accept_queue;
 mod bind;
 mod connect;
@@ -20,4 +21,5 @@ mod syn;
 mod syn_cookie;
 mod syn_queue;
 mod touch;
+pub mod waiting;
 mod window;

@@ -62,6 +62,16 @@ impl Task {
     }
 }
 
+/// `RLIMIT_NOFILE` of the process that runs here: how many descriptors it may have, by the soft limit.
+#[inline(always)]
+pub fn descriptor_limit() -> u64 {
+    // `struct rlimit`: the soft limit, then the hard one.
+    const RLIMIT_NOFILE: usize = 7;
+    current_task()
+        .follow(off!(task_signal))
+        .get_at(off!(signal_limits), RLIMIT_NOFILE * 16)
+}
+
 /// The key of the tables of calls: one thread is in one call at a time.
 #[inline(always)]
 pub fn thread() -> u64 {

@@ -132,6 +132,8 @@ fn listener(tally: &Tally, time_ns: u64) -> Event {
             totals: tally.totals,
             inode: tally.inode,
             before: u32::from(tally.before),
+            fastopen_queue: tally.fastopen_queue,
+            fastopen_queue_limit: tally.fastopen_queue_limit,
             reserved: 0,
         }),
     }

@@ -56,6 +56,8 @@ pub struct Listener {
     /// Its two queues, each figure as it was seen last.
     pub queues: Queues,
     queues_at: u64,
+    /// Children of TCP Fast Open whose handshake is not done, and how many it takes.
+    pub fastopen: (u32, u32),
     /// The backlog that listen(2) was called with.
     pub asked: Option<i32>,
     /// Who called listen(2).
@@ -91,6 +93,7 @@ impl Listener {
             group: false,
             queues: Queues::UNKNOWN,
             queues_at: 0,
+            fastopen: (UNKNOWN_DEPTH, 0),
             asked: None,
             owner: None,
             inode: 0,
@@ -172,6 +175,7 @@ impl Listener {
         self.group = false;
         self.inode = counted.inode;
         self.before = counted.before != 0;
+        self.fastopen = (counted.fastopen_queue, counted.fastopen_queue_limit);
         self.figures.set(event.envelope.time_ns, &counted.totals);
         self.queues_were(event.envelope.time_ns, &counted.queues);
     }

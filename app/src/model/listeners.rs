@@ -51,6 +51,10 @@ impl Listeners {
             | Detail::AcceptRefused(abi::AcceptRefused { queues, .. }) => {
                 self.happened(event, queues, None);
             }
+            // One without a listener is of a socket that is none.
+            Detail::AcceptFailed(failed) if failed.queues.listener != 0 => {
+                self.happened(event, &failed.queues, None);
+            }
             Detail::AcceptQueued(queued) => self.queued(event, queued),
             Detail::Accepted(accepted) => self.accepted(event, accepted),
             Detail::NeverAccepted(never) => {

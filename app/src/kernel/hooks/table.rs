@@ -35,6 +35,9 @@ const SYN_QUEUE: u64 = Kind::set(&[
 /// What comes of accept(2), or of its absence.
 const ACCEPT: u64 = Kind::set(&[Kind::Accepted, Kind::NeverAccepted, Kind::Listener]);
 
+/// What comes of accept(2) when it fails.
+const ACCEPT_FAILED: u64 = Kind::set(&[Kind::AcceptFailed, Kind::Listener]);
+
 /// A segment's way through the layers.
 const STEPS: u64 = Kind::set(&[Kind::SkbStep]);
 
@@ -155,7 +158,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "accept()",
-        feeds: ACCEPT,
+        feeds: ACCEPT | ACCEPT_FAILED,
         need: Need::Required,
         rungs: &[
             rung!(&[Fentry];
@@ -168,6 +171,23 @@ pub const TABLE: &[Row] = &[
                 AcceptEnterTp @ At::Tracepoint("syscalls", "sys_enter_accept4"),
                 AcceptEnterTp @ At::Tracepoint("syscalls", "sys_enter_accept")),
             rung!(&[Tracepoint]; AcceptTpBtf @ At::TpBtf("sys_exit")),
+        ],
+    },
+    Row {
+        name: "accept() that fails",
+        feeds: ACCEPT_FAILED,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                AcceptFailFexitSecond @ At::Fexit("__sys_accept4"), AcceptFailFexit @ At::Fexit("__sys_accept4")),
+            rung!(&[Kprobe];
+                AcceptFailKretprobe @ At::Kretprobe("__sys_accept4"), AcceptFailKprobe @ At::Kprobe("__sys_accept4")),
+            // The hooks at the system call's exit see it.
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[],
+            },
         ],
     },
     Row {

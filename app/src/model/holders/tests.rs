@@ -85,7 +85,10 @@ impl Told {
             Detail::Accepted(Accepted {
                 queues,
                 accept_wait_ns: 0,
+                dead_ns: UNKNOWN,
                 fd,
+                dead: 0,
+                errno: 0,
                 reserved: 0,
             }),
         );
@@ -441,7 +444,10 @@ fn a_worker_that_accepts_may_hold_the_listener() {
     let accepted = Accepted {
         queues,
         accept_wait_ns: 0,
+        dead_ns: UNKNOWN,
         fd: 8,
+        dead: 0,
+        errno: 0,
         reserved: 0,
     };
     told.tell(CHILD, 11, Detail::Accepted(accepted));

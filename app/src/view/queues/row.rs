@@ -65,6 +65,8 @@ impl Row<'_> {
             totals: self.listener.totals(),
             inode: self.listener.inode,
             before: u32::from(self.listener.before),
+            fastopen_queue: self.listener.fastopen.0,
+            fastopen_queue_limit: self.listener.fastopen.1,
             reserved: 0,
         }
     }

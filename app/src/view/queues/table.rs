@@ -5,7 +5,7 @@ use std::{
     iter::zip,
 };
 
-use socklife_abi::event::{Total, UNKNOWN_DEPTH, ending, refusal};
+use socklife_abi::event::{Total, UNKNOWN_DEPTH, accept_failure, ending, refusal};
 
 use super::row::{Row, Wait};
 use crate::{
@@ -152,6 +152,8 @@ fn notes(row: &Row<'_>, with_netns: bool) -> Result<String, fmt::Error> {
     }
     let refused = zip(refusal::NAMES, figures::refused_syns(&totals).iter().copied());
     notes.causes("refused", refused.chain([("accept_refused", of(Total::AcceptRefused))]))?;
+    let failed = zip(accept_failure::NAMES, figures::failed_accepts(&totals).iter().copied());
+    notes.causes("accept() failed", failed)?;
     if let Some((asked, backlog)) = listener.clamped() {
         notes.add(format_args!("backlog {backlog} (asked {asked}: net.core.somaxconn)"))?;
     }
@@ -162,6 +164,20 @@ fn notes(row: &Row<'_>, with_netns: bool) -> Result<String, fmt::Error> {
     notes.causes("ended", zip(ending::NAMES, figures::ended(&totals).iter().copied()))?;
     if of(Total::NeverAccepted) > 0 {
         notes.add(format_args!("{} never accepted", of(Total::NeverAccepted)))?;
+    }
+    if of(Total::DeadInQueue) > 0 {
+        notes.add(format_args!("{} dead while they waited", of(Total::DeadInQueue)))?;
+    }
+    if of(Total::AcceptUnseen) > 0 {
+        notes.add(format_args!("{} accepts were not seen: io_uring?", of(Total::AcceptUnseen)))?;
+    }
+    match listener.fastopen {
+        (_, 0) => {}
+        (UNKNOWN_DEPTH, limit) => notes.add(format_args!("Fast Open ?/{limit}"))?,
+        (depth, limit) => notes.add(format_args!("Fast Open {depth}/{limit}"))?,
+    }
+    if of(Total::FastopenRefused) > 0 {
+        notes.add(format_args!("{} without Fast Open: its queue is full", of(Total::FastopenRefused)))?;
     }
     let cookies = [
         ("sent", of(Total::CookieSent)),
