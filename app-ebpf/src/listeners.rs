@@ -91,6 +91,23 @@ pub fn queues<M: Mem>(listener: Sock<M>) -> Queues {
     queues
 }
 
+/// The listener is looked at: its queues are what they are now.
+#[inline(always)]
+pub fn refresh(listener: Sock<Probe>) {
+    let (tuple, netns) = (listener.tuple(), listener.netns());
+    if let Some(tally) = LISTENERS.get_ptr_mut(listener.key()) {
+        // SAFETY: a value of LISTENERS.
+        unsafe {
+            // Another socket may be at this address by now.
+            if (*tally).sport == tuple.sport && (*tally).netns == netns {
+                (*tally).queues = listener.queues();
+                (*tally).fastopen_queue = listener.fastopen_queue();
+                (*tally).fastopen_queue_limit = listener.fastopen_limit();
+            }
+        }
+    }
+}
+
 /// The listener's queues are these now.
 #[inline(always)]
 pub fn changed(listener: u64, queues: Queues) {

@@ -3,6 +3,7 @@
 mod accept;
 mod accept_failed;
 mod accept_queue;
+mod accept_uring;
 mod bind;
 mod connect;
 mod cookie;
@@ -10,6 +11,7 @@ mod descriptors;
 mod drops;
 mod listen;
 mod process;
+mod refresh;
 mod reset;
 mod retransmit;
 mod skb_alloc;

@@ -49,6 +49,17 @@ impl Task {
         }
     }
 
+    /// The same, and nobody where it is one of the kernel's own threads, which works for others (io_uring, before 5.12).
+    #[inline(always)]
+    pub fn of_user() -> Self {
+        const PF_KTHREAD: u32 = 0x0020_0000;
+        if current_task().get(off!(task_flags)) & PF_KTHREAD != 0 {
+            Self::NONE
+        } else {
+            Self::current()
+        }
+    }
+
     /// By walking `task_struct`: `sock_ops` and cgroup programs, which have no helper for it on every kernel.
     #[inline(always)]
     pub fn walked() -> Self {

@@ -119,6 +119,8 @@ pub struct Passed {
     /// As many as are wanted.
     most: Option<u64>,
     closed: bool,
+    /// Accepts that no hook saw.
+    unseen: u64,
 }
 
 impl Passed {
@@ -165,6 +167,12 @@ pub fn run<S: Sink>(tracer: Tracer, mut sink: S, losses: &Losses, mut limits: Li
     tell(&news);
     finished?;
     summary(&passed, what, losses, started.elapsed());
+    if passed.unseen > 0 {
+        let unseen = Grouped(passed.unseen);
+        eprintln!(
+            "socklife: {unseen} accepts were not seen: io_uring? (`socklife doctor` tells what the hooks in use cannot see)"
+        );
+    }
     verdicts(&checked, check);
     Ok(())
 }
@@ -254,6 +262,7 @@ async fn stream<S: Sink>(
     drain(&mut ring, sink, passed);
     counters.read_into(losses)?;
     let news = told.news(losses);
+    passed.unseen = counters.unseen_accepts()?;
     sink.end(&news, &counters, passed)?;
     Ok(checked)
 }

@@ -7,6 +7,7 @@ mod namespace;
 pub mod netstat;
 pub mod serve;
 mod tracer;
+pub mod uring;
 pub mod view;
 
 use std::{

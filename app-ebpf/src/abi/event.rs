@@ -960,7 +960,13 @@ pub mod finding {
     pub const CONNECTED_TO_ITSELF: u32 = 4;
 
     /// Each, by its number.
-    pub const NAMES: [&str; 5] = ["listener_held", "never_closed", "kept_open", "zombie", "connected_to_itself"];
+    pub const NAMES: [&str; 5] = [
+        "listener_held",
+        "never_closed",
+        "kept_open",
+        "zombie",
+        "connected_to_itself",
+    ];
 }
 
 /// Something is wrong with who holds a socket.

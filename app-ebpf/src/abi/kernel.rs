@@ -208,6 +208,7 @@ kernel_fields! {
     task_files: Ptr = "task_struct"."files",
     task_tgid: u32 = "task_struct"."tgid",
     task_pid: u32 = "task_struct"."pid",
+    task_flags: u32 = "task_struct"."flags",
     task_comm: [u8; 16] = "task_struct"."comm",
     task_exit: u32 = "task_struct"."exit_code",
     task_signal: Ptr = "task_struct"."signal",
@@ -220,6 +221,9 @@ kernel_fields! {
     fdt_open: Ptr = "fdtable"."open_fds",
     fdt_fd: Ptr = "fdtable"."fd",
     ops_sk: Ptr = "bpf_sock_ops_kern"."sk",
+    uring_file: Ptr = "io_kiocb"."file" optional,
+    uring_opcode: u8 = "io_kiocb"."opcode" optional,
+    uring_cqe_res: i32 = "io_uring_cqe"."res" optional,
 }
 
 /// A parameter's position that stands for "this kernel's function has no such parameter".
@@ -285,6 +289,9 @@ call_args! {
     accept_ret = "inet_csk_accept" (returned),
     sys_accept_fd = "__sys_accept4" (fd),
     sys_accept_ret = "__sys_accept4" (returned),
+    uring_req = "__traceiter_io_uring_complete" (req),
+    uring_res = "__traceiter_io_uring_complete" (res),
+    uring_cqe = "__traceiter_io_uring_complete" (cqe),
     graft_sk = "security_sock_graft" (sk),
     hash_add_sk = "inet_csk_reqsk_queue_hash_add" (sk),
     hash_add_req = "inet_csk_reqsk_queue_hash_add" (req),

@@ -24,7 +24,13 @@ use crate::{
 
 #[inline(always)]
 fn accepted<M: Mem, L: Mem>(child: Sock<M>, listener: Option<Sock<L>>, fd: i32, via: Program) {
-    let Some(subject) = Subject::new(child, via, Task::current()) else {
+    accepted_by(child, listener, fd, Task::current(), via);
+}
+
+/// The same by another task, or by nobody knows whom.
+#[inline(always)]
+pub fn accepted_by<M: Mem, L: Mem>(child: Sock<M>, listener: Option<Sock<L>>, fd: i32, task: Task, via: Program) {
+    let Some(subject) = Subject::new(child, via, task) else {
         return;
     };
     match listener {

@@ -25,6 +25,8 @@ use crate::{
 const EINTR: u32 = 4;
 const EAGAIN: u32 = 11;
 const EMFILE: u32 = 24;
+/// io_uring: the request was taken back.
+const ECANCELED: u32 = 125;
 /// From here on errnos are the kernel's own: ERESTARTSYS and its kin become EINTR, or the call is made again.
 const ERESTARTSYS: u32 = 512;
 
@@ -32,7 +34,7 @@ const ERESTARTSYS: u32 = 512;
 #[inline(always)]
 pub fn is_failure(result: i32) -> bool {
     let errno = result.wrapping_neg() as u32;
-    result < 0 && errno != EAGAIN && errno != EINTR && errno < ERESTARTSYS
+    result < 0 && errno != EAGAIN && errno != EINTR && errno != ECANCELED && errno < ERESTARTSYS
 }
 
 /// What accept(2) on this descriptor of the current task returned, where [`is_failure`] holds.
@@ -59,7 +61,11 @@ pub fn failed_at(sock: Sock<Probe>, fd: i32, result: i32, task: Task, via: Progr
         Total::AcceptFailed as usize + accept_failure::place(errno) as usize,
     );
     let payload = AcceptFailed {
-        queues: if listens { listeners::queues(sock) } else { Queues::UNKNOWN },
+        queues: if listens {
+            listeners::queues(sock)
+        } else {
+            Queues::UNKNOWN
+        },
         limit: if errno == EMFILE { descriptor_limit() } else { UNKNOWN },
         errno,
         fd,

@@ -14,7 +14,10 @@ impl Describe for AcceptFailed {
                                    the accept queue goes on waiting. The queues are the listener's; absent where the \
                                    socket is none.";
     const FIELDS: &'static [FieldDoc] = queue_fields!(
-        ("errno", "why: `EMFILE` (the process has no descriptor left), `ENFILE` (the machine has none), …"),
+        (
+            "errno",
+            "why: `EMFILE` (the process has no descriptor left), `ENFILE` (the machine has none), …"
+        ),
         (
             "limit",
             "with `EMFILE`: how many descriptors the process may have, its soft `RLIMIT_NOFILE`"

@@ -3,6 +3,7 @@
 pub mod accept_queue;
 pub mod cookies;
 pub mod syn_queue;
+pub mod uring;
 pub mod varieties;
 pub mod waiting;
 

@@ -191,6 +191,32 @@ pub const TABLE: &[Row] = &[
         ],
     },
     Row {
+        name: "accept() by io_uring",
+        feeds: ACCEPT | ACCEPT_FAILED,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Kprobe]; AcceptUringRawTp @ At::RawTp("io_uring_complete")),
+            rung!(&[Tracepoint]; AcceptUringRawTp @ At::RawTp("io_uring_complete"); cannot: [
+                "who accepts by io_uring into a direct descriptor, and when: such accepts are counted when the connection's \
+                 state changes next",
+            ]),
+            // The functions that accept see it, but not that it fails.
+            Rung {
+                classes: &[Fentry, Kprobe],
+                hooks: &[],
+                cannot: &["that an accept by io_uring fails, where the kernel has io_uring"],
+            },
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[
+                    "who accepts by io_uring, where the kernel has it, and when: such accepts are counted when the \
+                     connection's state changes next",
+                ],
+            },
+        ],
+    },
+    Row {
         name: "accept() that was waiting already",
         feeds: ACCEPT,
         need: Need::Optional,

@@ -78,7 +78,12 @@ fn cells(row: &Row<'_>) -> [String; COLUMNS] {
         _ => "-".to_owned(),
     };
     let [half_50, half_99, half_max] = waits(row.listener.half_open.recent());
-    let [accept_50, accept_99, accept_max] = waits(row.listener.accept.recent());
+    // Whoever left unseen waited too.
+    let unseen = recent.is_some_and(|recent| recent.unseen > 0);
+    let [accept_50, accept_99, accept_max] = match row.listener.accept.recent() {
+        None if unseen => ["?", "?", "?"].map(ToOwned::to_owned),
+        summary => waits(summary),
+    };
     [
         row.address().map_or_else(unknown, |address| address.to_string()),
         row.listener.port.to_string(),
@@ -93,7 +98,7 @@ fn cells(row: &Row<'_>) -> [String; COLUMNS] {
         half_99,
         half_max,
         fill(queues.accept_queue, queues.accept_queue_limit),
-        rate(recent.map(|recent| recent.accepts)),
+        rate(recent.map(|recent| recent.accepts + recent.unseen)),
         accept_50,
         accept_99,
         accept_max,
@@ -168,8 +173,11 @@ fn notes(row: &Row<'_>, with_netns: bool) -> Result<String, fmt::Error> {
     if of(Total::DeadInQueue) > 0 {
         notes.add(format_args!("{} dead while they waited", of(Total::DeadInQueue)))?;
     }
-    if of(Total::AcceptUnseen) > 0 {
-        notes.add(format_args!("{} accepts were not seen: io_uring?", of(Total::AcceptUnseen)))?;
+    if listener.unseen_accepts() > 0 {
+        notes.add(format_args!(
+            "{} accepts were not seen: io_uring?",
+            listener.unseen_accepts()
+        ))?;
     }
     match listener.fastopen {
         (_, 0) => {}
@@ -177,7 +185,10 @@ fn notes(row: &Row<'_>, with_netns: bool) -> Result<String, fmt::Error> {
         (depth, limit) => notes.add(format_args!("Fast Open {depth}/{limit}"))?,
     }
     if of(Total::FastopenRefused) > 0 {
-        notes.add(format_args!("{} without Fast Open: its queue is full", of(Total::FastopenRefused)))?;
+        notes.add(format_args!(
+            "{} without Fast Open: its queue is full",
+            of(Total::FastopenRefused)
+        ))?;
     }
     let cookies = [
         ("sent", of(Total::CookieSent)),

@@ -12,7 +12,12 @@ use socklife::scene::{
 };
 
 use super::*;
-use crate::harness::{Class, PATIENCE, helper::{cookie, sockaddr}, netstat::Netstat, reset, until};
+use crate::harness::{
+    Class, PATIENCE,
+    helper::{cookie, sockaddr},
+    netstat::Netstat,
+    reset, until,
+};
 
 /// accept(2) by the descriptor, with a place for the address; its errno where it fails.
 fn accept(listener: &TcpListener, address: usize) -> Result<TcpStream, i32> {
@@ -91,19 +96,29 @@ pub fn accept_fails(class: Class) {
             .collect();
         let mut errnos: Vec<_> = failed.iter().map(|event| event["errno"].as_str().unwrap()).collect();
         errnos.dedup();
-        assert_eq!((failed.len(), &errnos[..]), (EMFILE + 4, &["EMFILE", "EINVAL", "EFAULT"][..]));
+        assert_eq!(
+            (failed.len(), &errnos[..]),
+            (EMFILE + 4, &["EMFILE", "EINVAL", "EFAULT"][..])
+        );
         for event in &failed {
             assert_eq!(
                 (&event["cookie"], &event["listener"], &event["pid"], &event["fd"]),
                 (&number.into(), &number.into(), &std::process::id().into(), &fd.into()),
                 "{event}"
             );
-            let limit = if event["errno"] == "EMFILE" { json!(3) } else { Value::Null };
+            let limit = if event["errno"] == "EMFILE" {
+                json!(3)
+            } else {
+                Value::Null
+            };
             assert_eq!(event["limit"], limit, "{event}");
             let waits = u64::from(event["errno"] != "EFAULT");
             assert_eq!(event["accept_queue"], waits, "{event}");
         }
-        let counted = events.of("listener").into_iter().find(|event| event["cookie"] == number);
+        let counted = events
+            .of("listener")
+            .into_iter()
+            .find(|event| event["cookie"] == number);
         assert_eq!(
             counted.unwrap()["accept_failed_total"],
             json!({"EMFILE": EMFILE, "EINVAL": 3, "EFAULT": 1})
@@ -159,7 +174,10 @@ pub fn dead(class: Class) {
             );
             assert!(ns(story[1], "accept_wait_ns") > 0);
         }
-        let counted = events.of("listener").into_iter().find(|event| event["cookie"] == listener);
+        let counted = events
+            .of("listener")
+            .into_iter()
+            .find(|event| event["cookie"] == listener);
         let of = |name: &str| counted.unwrap()[name].as_u64();
         let names = [
             "accept_queued_total",
@@ -173,11 +191,15 @@ pub fn dead(class: Class) {
 }
 
 /// A socket bound to an address that begins to connect, and does not wait for it.
-fn connecting(from: SocketAddr, to: SocketAddr) -> TcpStream {
+pub fn connecting(from: SocketAddr, to: SocketAddr) -> TcpStream {
     let (from, to) = (sockaddr(from), sockaddr(to));
     // SAFETY: a new socket, owned by a stream, and addresses of the size that is named.
     unsafe {
-        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0);
+        let fd = libc::socket(
+            libc::AF_INET,
+            libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
+            0,
+        );
         let stream = TcpStream::from_raw_fd(fd);
         assert_eq!(libc::bind(fd, (&raw const from).cast(), 16), 0);
         libc::connect(fd, (&raw const to).cast(), 16);
@@ -187,8 +209,10 @@ fn connecting(from: SocketAddr, to: SocketAddr) -> TcpStream {
 
 /// What connects to itself, or to a peer that connects at the same time, is nobody's child and in no queue.
 pub fn no_child(class: Class) {
-    let (namespace, tracer) =
-        start_with(class, "connected,established,accept_queued,accepted,never_accepted,closed,finding");
+    let (namespace, tracer) = start_with(
+        class,
+        "connected,established,accept_queued,accepted,never_accepted,closed,finding",
+    );
     let (itself, other) = namespace.run(|| {
         let itself = SocketAddr::new(V4, 4001);
         let stream = connecting(itself, itself);
@@ -218,6 +242,11 @@ pub fn no_child(class: Class) {
     let finding = events.one("finding");
     assert_eq!(finding["finding"], "connected_to_itself");
     assert_eq!(finding["holder"]["pid"], std::process::id(), "{finding}");
-    assert!(events.of("connected").iter().all(|event| event["handshake_ns"].is_u64()));
+    assert!(
+        events
+            .of("connected")
+            .iter()
+            .all(|event| event["handshake_ns"].is_u64())
+    );
     assert_eq!(events.all.len(), 5, "{:#?}", events.all);
 }
