@@ -27,6 +27,8 @@ static NOTHING: Tally = Tally {
     netns: 0,
     second: 0,
     shown: 0,
+    fastopen_queue: 0,
+    fastopen_queue_limit: 0,
 };
 
 const NO_TOTALS: [u64; TOTALS] = [0; TOTALS];
@@ -50,6 +52,8 @@ pub fn note<M: Mem>(listener: Sock<M>, before: bool) {
     // SAFETY: a value of LISTENERS.
     unsafe {
         (*tally).queues = listener.queues();
+        (*tally).fastopen_queue = listener.fastopen_queue();
+        (*tally).fastopen_queue_limit = listener.fastopen_limit();
         if !new {
             return;
         }
@@ -87,6 +91,23 @@ pub fn queues<M: Mem>(listener: Sock<M>) -> Queues {
     queues
 }
 
+/// The listener is looked at: its queues are what they are now.
+#[inline(always)]
+pub fn refresh(listener: Sock<Probe>) {
+    let (tuple, netns) = (listener.tuple(), listener.netns());
+    if let Some(tally) = LISTENERS.get_ptr_mut(listener.key()) {
+        // SAFETY: a value of LISTENERS.
+        unsafe {
+            // Another socket may be at this address by now.
+            if (*tally).sport == tuple.sport && (*tally).netns == netns {
+                (*tally).queues = listener.queues();
+                (*tally).fastopen_queue = listener.fastopen_queue();
+                (*tally).fastopen_queue_limit = listener.fastopen_limit();
+            }
+        }
+    }
+}
+
 /// The listener's queues are these now.
 #[inline(always)]
 pub fn changed(listener: u64, queues: Queues) {
@@ -107,11 +128,22 @@ pub fn left(listener: u64) {
 
 /// Counts something of a listener, or of one that nobody knows (0), in a namespace.
 #[inline(always)]
+pub fn count(listener: u64, netns: u32, total: usize) {
+    change(listener, netns, total, 1);
+}
+
+/// Takes back what was counted.
+#[inline(always)]
+pub fn uncount(listener: u64, netns: u32, total: Total) {
+    change(listener, netns, total as usize, u64::MAX);
+}
+
+#[inline(always)]
 #[expect(
     clippy::needless_borrows_for_generic_args,
     reason = "by value it would be copied onto the stack, which has no room for it"
 )]
-pub fn count(listener: u64, netns: u32, total: usize) {
+fn change(listener: u64, netns: u32, total: usize, by: u64) {
     if total >= TOTALS {
         return;
     }
@@ -119,7 +151,7 @@ pub fn count(listener: u64, netns: u32, total: usize) {
         && let Some(tally) = LISTENERS.get_ptr_mut(listener)
     {
         // SAFETY: within the value.
-        add(unsafe { (&raw mut (*tally).totals).cast::<u64>().add(total) }, 1);
+        add(unsafe { (&raw mut (*tally).totals).cast::<u64>().add(total) }, by);
     }
     if NAMESPACES.get_ptr(netns).is_none() {
         // Another CPU may have been first, which is as good.
@@ -127,7 +159,7 @@ pub fn count(listener: u64, netns: u32, total: usize) {
     }
     match NAMESPACES.get_ptr_mut(netns) {
         // SAFETY: within the value.
-        Some(totals) => add(unsafe { totals.cast::<u64>().add(total) }, 1),
+        Some(totals) => add(unsafe { totals.cast::<u64>().add(total) }, by),
         None => missed(Missed::ListenerTable),
     }
 }
@@ -207,6 +239,8 @@ pub fn forget(key: u64, via: Program) {
             totals: tally.totals,
             inode: tally.inode,
             before: u32::from(tally.before),
+            fastopen_queue: tally.fastopen_queue,
+            fastopen_queue_limit: tally.fastopen_queue_limit,
             reserved: 0,
         });
     }

@@ -5,6 +5,11 @@ use socklife_abi::counter::Missed;
 
 use crate::maps::{LIVES, missed};
 
+/// [`Life::accepted`] of a child whose `accepted` was told.
+pub const ACCEPTED: u8 = 1;
+/// The same of a child that somebody has, though nobody saw accept(2) take it.
+pub const ACCEPTED_UNSEEN: u8 = 2;
+
 /// One socket. Each flag is a byte of its own: two CPUs that set two of them do not undo each other.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -19,7 +24,7 @@ pub struct Life {
     pub active: u8,
     /// This end is a listener's child, and its handshake is done.
     pub established: u8,
-    /// `accepted` was told.
+    /// [`ACCEPTED`], [`ACCEPTED_UNSEEN`], or 0.
     pub accepted: u8,
     /// connect(2) is still running and got as far as the SYN.
     pub attempt: u8,

@@ -20,6 +20,7 @@ use socklife_abi::{
 use crate::{
     follow::{Buffer, Followed, SegmentKey, Written},
     lives::Life,
+    probes::waiting::Dead,
     softirq::Softirq,
 };
 
@@ -133,6 +134,18 @@ pub static NAMESPACES: HashMap<u32, [u64; TOTALS]> = HashMap::with_max_entries(4
 /// Inserted at LISTEN → CLOSE, deleted when the listener is destroyed a moment later, in the same thread.
 #[map]
 pub static CLOSING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1_024, 0);
+
+/// Children that died while they waited for accept(2), by the address of the `struct sock`.
+///
+/// Inserted at their death, deleted at `tcp_destroy_sock`; else evicted by the LRU.
+#[map]
+pub static DEAD: LruHashMap<u64, Dead> = LruHashMap::with_max_entries(8_192, 0);
+
+/// The descriptor that accept(2) was called with, by thread: a call that is refused gets to no listener.
+///
+/// Inserted at entry of the system call, deleted at its return, in the same thread. Else as `CALLS`.
+#[map]
+pub static ACCEPTS: LruHashMap<u64, u64> = LruHashMap::with_max_entries(16_384, 0);
 
 /// What one hook on the SYN path leaves for the next on the same CPU.
 #[map]

@@ -30,7 +30,9 @@ macro_rules! twice_at_each {
 }
 
 mod accept;
+mod accept_failed;
 mod accept_queue;
+mod accept_uring;
 mod bind;
 mod connect;
 mod cookie;
@@ -38,6 +40,7 @@ mod descriptors;
 mod drops;
 mod listen;
 mod process;
+mod refresh;
 mod reset;
 mod retransmit;
 mod skb_alloc;
@@ -49,4 +52,5 @@ mod syn;
 mod syn_cookie;
 mod syn_queue;
 mod touch;
+pub mod waiting;
 mod window;

@@ -179,6 +179,18 @@ impl<M: Mem> Sock<M> {
         }
     }
 
+    /// Of a listener: children of TCP Fast Open whose handshake is not done.
+    #[inline(always)]
+    pub fn fastopen_queue(self) -> u32 {
+        self.0.get(off!(fastopen_queue))
+    }
+
+    /// How many of them it takes; 0 without Fast Open.
+    #[inline(always)]
+    pub fn fastopen_limit(self) -> u32 {
+        self.0.get(off!(fastopen_limit))
+    }
+
     /// `net.ipv4.tcp_syncookies`.
     #[inline(always)]
     pub fn syncookies(self) -> u8 {
@@ -255,6 +267,12 @@ impl<M: Mem> Sock<M> {
         self.state() != state::LISTEN
             && self.0.follow(off!(socket)).ptr().is_null()
             && self.0.get(off!(flags)) & SOCK_DEAD == 0
+    }
+
+    /// A process has it, or had it: sock_graft() gave it a socket.
+    #[inline(always)]
+    pub fn is_grafted(self) -> bool {
+        !self.0.follow(off!(socket)).ptr().is_null()
     }
 
     /// The request of a child that TCP Fast Open made, or null.

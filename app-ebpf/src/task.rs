@@ -52,6 +52,17 @@ impl Task {
         }
     }
 
+    /// The same, and nobody where it is one of the kernel's own threads, which works for others (io_uring, before 5.12).
+    #[inline(always)]
+    pub fn of_user() -> Self {
+        const PF_KTHREAD: u32 = 0x0020_0000;
+        if current_task().get(off!(task_flags)) & PF_KTHREAD != 0 {
+            Self::NONE
+        } else {
+            Self::current()
+        }
+    }
+
     /// By walking `task_struct`: `sock_ops` and cgroup programs, which have no helper for it on every kernel.
     #[inline(always)]
     pub fn walked() -> Self {
@@ -63,6 +74,16 @@ impl Task {
             comm: task.get(off!(task_comm)),
         }
     }
+}
+
+/// `RLIMIT_NOFILE` of the process that runs here: how many descriptors it may have, by the soft limit.
+#[inline(always)]
+pub fn descriptor_limit() -> u64 {
+    // `struct rlimit`: the soft limit, then the hard one.
+    const RLIMIT_NOFILE: usize = 7;
+    current_task()
+        .follow(off!(task_signal))
+        .get_at(off!(signal_limits), RLIMIT_NOFILE * 16)
 }
 
 /// The key of the tables of calls: one thread is in one call at a time.

@@ -2,6 +2,7 @@
 //!
 //! One small file for each kind says its fields and its text; the list is [`socklife_abi::for_each_event`].
 
+mod accept_failed;
 mod accept_queued;
 mod accept_refused;
 mod accepted;
@@ -342,7 +343,10 @@ mod tests {
             Kind::Accepted => Detail::Accepted(abi::Accepted {
                 queues: QUEUES,
                 accept_wait_ns: 1,
+                dead_ns: 1,
                 fd: 7,
+                dead: 1,
+                errno: 104,
                 reserved: 0,
             }),
             Kind::State => Detail::State(abi::State {
@@ -401,7 +405,15 @@ mod tests {
                 totals: [1; abi::TOTALS],
                 inode: 1,
                 before: 1,
+                fastopen_queue: 1,
+                fastopen_queue_limit: 2,
                 reserved: 0,
+            }),
+            Kind::AcceptFailed => Detail::AcceptFailed(abi::AcceptFailed {
+                queues: QUEUES,
+                limit: 12,
+                errno: 24,
+                fd: 3,
             }),
             Kind::FdOpened => Detail::FdOpened(abi::FdOpened {
                 fd: 7,

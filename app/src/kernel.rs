@@ -24,6 +24,7 @@ mod snapshot;
 mod sockets;
 pub mod symbols;
 mod tables;
+mod test_run;
 mod tracefs;
 mod tracer;
 

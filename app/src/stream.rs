@@ -140,6 +140,8 @@ pub struct Passed {
     closed: bool,
     /// When it ended, on the boot clock; what comes later is not part of it.
     over: Option<u64>,
+    /// Accepts that no hook saw.
+    unseen: u64,
 }
 
 impl Passed {
@@ -201,6 +203,12 @@ pub fn run<S: Sink>(
         passed.events = passed.events.saturating_sub(losses.unwritten());
     }
     summary(&passed, what, losses, lasted);
+    if passed.unseen > 0 {
+        let unseen = Grouped(passed.unseen);
+        say!(
+            "socklife: {unseen} accepts were not seen: io_uring? (`socklife doctor` tells what the hooks in use cannot see)"
+        );
+    }
     verdicts(&checked, check);
     finished?;
     Ok(ended)
@@ -330,6 +338,7 @@ async fn stream<S: Sink>(
     counters.read_into(losses)?;
     let mut news = second.map(|(news, _)| news).unwrap_or_default();
     news.extend(told.news(losses));
+    passed.unseen = counters.unseen_accepts()?;
     sink.end(&news, &counters, passed)?;
     Ok(Streamed { checked, ended, lasted })
 }

@@ -9,6 +9,7 @@ pub mod netstat;
 pub mod serve;
 pub mod shared;
 mod tracer;
+pub mod uring;
 pub mod view;
 
 use std::{

@@ -60,6 +60,7 @@ macro_rules! for_each_event {
             40 => SkbStep "skb_step",
             41 => SkbAlloc "skb_alloc",
             42 => SkbFree "skb_free",
+            43 => AcceptFailed "accept_failed",
         }
     };
 }
@@ -281,10 +282,62 @@ pub struct Accepted {
     pub queues: Queues,
     /// Since `accept_queued`, or [`UNKNOWN`].
     pub accept_wait_ns: u64,
+    /// For how long it had been dead, or [`UNKNOWN`]: also where it lives.
+    pub dead_ns: u64,
     /// The new file descriptor, or −1.
     pub fd: i32,
+    /// 1: it was dead when accept(2) took it.
+    pub dead: u32,
+    /// `sk_err` of one that was dead, positive: what ended it.
+    pub errno: u32,
     /// Zero.
     pub reserved: u32,
+}
+
+/// The errnos that failed accepts are counted by.
+pub mod accept_failure {
+    /// Every one by its place; the first stands for all others.
+    pub const NAMES: [&str; 9] = [
+        "other",
+        "EMFILE",
+        "ENFILE",
+        "ENOBUFS",
+        "ENOMEM",
+        "EINVAL",
+        "EFAULT",
+        "ECONNABORTED",
+        "EPERM",
+    ];
+
+    /// The place of an errno, of which Linux has one set of numbers for these.
+    #[must_use]
+    pub const fn place(errno: u32) -> u32 {
+        match errno {
+            24 => 1,
+            23 => 2,
+            105 => 3,
+            12 => 4,
+            22 => 5,
+            14 => 6,
+            103 => 7,
+            1 => 8,
+            _ => 0,
+        }
+    }
+}
+
+/// accept(2) failed, and it was not for want of a connection.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct AcceptFailed {
+    /// The listener.
+    pub queues: Queues,
+    /// `RLIMIT_NOFILE` (soft) of the process where the errno is EMFILE, or [`UNKNOWN`].
+    pub limit: u64,
+    /// Positive errno.
+    pub errno: u32,
+    /// The descriptor of the listener, or [`UNKNOWN_FD`].
+    pub fd: i32,
 }
 
 /// `sock:inet_sock_set_state`.
@@ -566,10 +619,18 @@ pub enum Total {
     CookieMode,
     /// Connects that failed in the handshake.
     ConnectFailed,
+    /// Nine, by [`accept_failure`].
+    AcceptFailed,
+    /// Children that the peer reset, or that timed out, while they waited for accept(2). accept(2) takes them all the same.
+    DeadInQueue = 31,
+    /// Children that somebody has, though nobody saw accept(2) take them.
+    AcceptUnseen,
+    /// SYNs with data, or with the option, for which Fast Open's queue had no room.
+    FastopenRefused,
 }
 
 /// How many [`Total`]s there are.
-pub const TOTALS: usize = 22;
+pub const TOTALS: usize = 34;
 
 /// A listener's queues, and all that was counted of it so far. Made from the kernel's table, not at a hook.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -583,6 +644,10 @@ pub struct Listener {
     pub inode: u64,
     /// 1: the listener was there before the trace.
     pub before: u32,
+    /// Children of TCP Fast Open whose handshake is not done (`fastopenq.qlen`), or [`UNKNOWN_DEPTH`].
+    pub fastopen_queue: u32,
+    /// How many there may be: what `TCP_FASTOPEN` was set to; 0 where it was not.
+    pub fastopen_queue_limit: u32,
     /// Zero.
     pub reserved: u32,
 }
@@ -600,6 +665,12 @@ impl Listener {
         self.totals[Total::SynRefused as usize + cause as usize]
     }
 
+    /// Accepts that failed, by [`accept_failure`].
+    #[must_use]
+    pub const fn accept_failed(&self, place: u32) -> u64 {
+        self.totals[Total::AcceptFailed as usize + place as usize]
+    }
+
     /// Half-open connections that had an ending of [`ending`].
     #[must_use]
     pub const fn ended(&self, cause: u32) -> u64 {
@@ -613,17 +684,19 @@ const _: () = {
     assert!(size_of::<Listening>() == 16);
     assert!(size_of::<ConnectFailed>() == 16);
     assert!(size_of::<Queues>() == 24);
-    assert!(size_of::<Accepted>() == 40);
+    assert!(size_of::<Accepted>() == 56);
+    assert!(size_of::<AcceptFailed>() == 40);
     assert!(size_of::<SynackRetransmitted>() == 40);
     assert!(size_of::<SynRefused>() == 32);
     assert!(size_of::<HalfOpenEnded>() == 48);
     assert!(size_of::<AcceptQueued>() == 40);
     assert!(size_of::<AcceptRefused>() == 40);
     assert!(size_of::<NeverAccepted>() == 16);
-    assert!(size_of::<Listener>() == 24 + 8 * TOTALS + 16);
+    assert!(size_of::<Listener>() == 24 + 8 * TOTALS + 24);
     assert!(Total::HalfOpenEnded as usize == Total::SynRefused as usize + refusal::NAMES.len());
     assert!(Total::AcceptQueued as usize == Total::HalfOpenEnded as usize + ending::NAMES.len());
-    assert!(Total::ConnectFailed as usize + 1 == TOTALS);
+    assert!(Total::DeadInQueue as usize == Total::AcceptFailed as usize + accept_failure::NAMES.len());
+    assert!(Total::FastopenRefused as usize + 1 == TOTALS);
     assert!(size_of::<State>() == 8);
     assert!(size_of::<Closed>() == 64);
 };
@@ -909,9 +982,18 @@ pub mod finding {
     pub const KEPT_OPEN: u32 = 2;
     /// A child ended and its parent does not wait for it.
     pub const ZOMBIE: u32 = 3;
+    /// Both ends of the connection are one socket: nobody listened on the port, and the kernel chose it as the port of
+    /// this end.
+    pub const CONNECTED_TO_ITSELF: u32 = 4;
 
     /// Each, by its number.
-    pub const NAMES: [&str; 4] = ["listener_held", "never_closed", "kept_open", "zombie"];
+    pub const NAMES: [&str; 5] = [
+        "listener_held",
+        "never_closed",
+        "kept_open",
+        "zombie",
+        "connected_to_itself",
+    ];
 }
 
 /// Something is wrong with who holds a socket.

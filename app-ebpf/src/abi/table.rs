@@ -65,9 +65,13 @@ pub struct Tally {
     pub second: u32,
     /// How many events of the SYN path were shown one by one in that second.
     pub shown: u32,
+    /// Children of TCP Fast Open whose handshake is not done.
+    pub fastopen_queue: u32,
+    /// How many there may be.
+    pub fastopen_queue_limit: u32,
 }
 
-const _: () = assert!(size_of::<Tally>() == 24 + 8 * TOTALS + 40);
+const _: () = assert!(size_of::<Tally>() == 24 + 8 * TOTALS + 48);
 
 /// An address that somebody listens on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

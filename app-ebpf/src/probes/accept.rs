@@ -5,7 +5,7 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, FEntryContext, FExitContext, ProbeContext, RetProbeContext, TracePointContext},
 };
 use socklife_abi::{
-    event::{Accepted, Queues, Total, state},
+    event::{Accepted, Queues, Total, UNKNOWN, state},
     program::Program,
 };
 
@@ -16,6 +16,7 @@ use crate::{
     listeners,
     maps::global,
     mem::{Direct, Mem, Probe},
+    probes::{accept_failed, waiting},
     sock::Sock,
     task::{Task, sock_of_fd},
     twice::first,
@@ -23,34 +24,45 @@ use crate::{
 
 #[inline(always)]
 fn accepted<M: Mem, L: Mem>(child: Sock<M>, listener: Option<Sock<L>>, fd: i32, via: Program) {
-    let Some(subject) = Subject::new(child, via, Task::current()) else {
+    accepted_by(child, listener, fd, Task::current(), via);
+}
+
+/// The same by another task, or by nobody knows whom.
+#[inline(always)]
+pub fn accepted_by<M: Mem, L: Mem>(child: Sock<M>, listener: Option<Sock<L>>, fd: i32, task: Task, via: Program) {
+    let Some(subject) = Subject::new(child, via, task) else {
         return;
     };
     match listener {
-        Some(listener) => taken(&subject, listener.key(), listeners::queues(listener), fd),
-        None => remembered(&subject, fd),
+        Some(listener) => taken(&subject, child, listener.key(), listeners::queues(listener), fd),
+        None => remembered(&subject, child, fd),
     }
 }
 
 /// By the listener that the child is remembered to come from.
 #[inline(always)]
-fn remembered(subject: &Subject, fd: i32) {
+fn remembered<M: Mem>(subject: &Subject, child: Sock<M>, fd: i32) {
     let listener = subject.life().listener;
     match Probe::tcp(listener as *const u8) {
-        Some(sock) if sock.state() == state::LISTEN => taken(subject, listener, listeners::queues(sock), fd),
-        _ => taken(subject, 0, Queues::UNKNOWN, fd),
+        Some(sock) if sock.state() == state::LISTEN => taken(subject, child, listener, listeners::queues(sock), fd),
+        _ => taken(subject, child, 0, Queues::UNKNOWN, fd),
     }
 }
 
 #[inline(always)]
-fn taken(subject: &Subject, listener: u64, queues: Queues, fd: i32) {
+fn taken<M: Mem>(subject: &Subject, child: Sock<M>, listener: u64, queues: Queues, fd: i32) {
+    waiting::taken(subject);
     subject.is_accepted(listener);
     subject.is_held();
     listeners::count_one(listener, subject.envelope.netns, Total::Accepted);
+    let dead = child.state() == state::CLOSE;
     subject.emit(Accepted {
         queues,
         accept_wait_ns: subject.waited(),
+        dead_ns: if dead { waiting::dead_for(subject) } else { UNKNOWN },
         fd,
+        dead: u32::from(dead),
+        errno: if dead { child.err() } else { 0 },
         reserved: 0,
     });
 }
@@ -127,6 +139,10 @@ fn call_returned(context: &TracePointContext, place: Program, via: Program) {
     {
         let listener = listener.and_then(|call| listener_of(call.object));
         accepted(child, listener, fd as i32, via);
+    } else if accept_failed::is_failure(fd as i32)
+        && let Some(call) = listener
+    {
+        accept_failed::failed(call.object, fd as i32, via);
     }
 }
 
@@ -142,7 +158,7 @@ twice_at_each!(tracepoint(TracePointContext) call_returned:
 #[btf_tracepoint(function = "sys_exit")]
 pub fn accept_tp_btf(context: BtfTracePointContext) -> i32 {
     let fd = slot(&context, 1) as i64;
-    if fd < 0 {
+    if fd < 0 && !accept_failed::is_failure(fd as i32) {
         return 0;
     }
     let registers = Registers::at(slot(&context, 0) as *const u8);
@@ -150,7 +166,10 @@ pub fn accept_tp_btf(context: BtfTracePointContext) -> i32 {
     if number != global!(CONFIG.nr_accept) && number != global!(CONFIG.nr_accept4) {
         return 0;
     }
-    if let Some(child) = sock_of_fd(fd as u64) {
+    if fd < 0 {
+        let fd_of_listener = u64::from(registers.syscall_arg0() as u32);
+        accept_failed::failed(fd_of_listener, fd as i32, Program::AcceptTpBtf);
+    } else if let Some(child) = sock_of_fd(fd as u64) {
         let listener = listener_of(registers.syscall_arg0());
         accepted(child, listener, fd as i32, Program::AcceptTpBtf);
     }
@@ -174,7 +193,7 @@ fn late<M: Mem>(sk: u64, via: Program) {
     };
     let life = subject.life();
     if (life.established | life.queued) != 0 && life.accepted == 0 {
-        remembered(&subject, -1);
+        remembered(&subject, child, -1);
     }
 }
 

@@ -156,7 +156,8 @@ pub fn accept_queue_sock_ops(context: SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn established(child: Sock<Probe>) {
-    if lives::of(child.key()).queued != 0 {
+    // What a process made is in no queue: the callback comes for a simultaneous open as well, and for a subflow that joins.
+    if lives::of(child.key()).queued != 0 || child.is_grafted() {
         return;
     }
     let (tuple, netns) = (child.tuple(), child.netns());

@@ -9,7 +9,8 @@ use aya_ebpf::{
 use socklife_abi::{
     event::{
         CAUSE_CLOSED_BY_CALLER, CAUSE_DISCONNECTED, CAUSE_ERRNO, CAUSE_UNKNOWN, Closed, ConnectFailed, Connected,
-        Established, FIN_RECEIVED, Kind, NeverAccepted, State, Total, UNKNOWN, state,
+        Envelope, Established, FIN_RECEIVED, Finding, Holder, Kind, NeverAccepted, State, Total, UNKNOWN, UNKNOWN_FD,
+        finding, state,
     },
     program::Program,
 };
@@ -20,7 +21,7 @@ use crate::{
     listeners, lives,
     maps::{CLOSING, TOLD, global},
     mem::{Direct, Mem, Probe, off},
-    probes::window,
+    probes::{waiting, window},
     requests::now,
     skbs,
     sock::Sock,
@@ -66,17 +67,14 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Tu
     if newstate == state::ESTABLISHED && global!(FILTER.events) & (1 << Kind::WindowStalled as u8) != 0 {
         window::learn(sock);
     }
-    if newstate == state::CLOSE {
-        listener_closes(&mut subject, oldstate, owned);
+    waiting::changed(&subject, sock);
+    if newstate == state::CLOSE && !listener_closes(&mut subject, oldstate, owned) {
+        waiting::died(&subject, sock);
     }
     match (oldstate, newstate) {
-        (state::SYN_SENT, state::ESTABLISHED) => subject.emit(Connected {
-            handshake_ns: subject.age(),
-        }),
-        // Simultaneous open: both ends called connect(2).
-        (state::SYN_RECV, state::ESTABLISHED) if subject.life().active != 0 => subject.emit(Connected {
-            handshake_ns: subject.age(),
-        }),
+        (state::SYN_SENT, state::ESTABLISHED) => connected(&subject),
+        // Simultaneous open: both ends called connect(2), or one socket is both ends.
+        (state::SYN_RECV, state::ESTABLISHED) if is_no_child(&subject, sock) => connected(&subject),
         (state::SYN_RECV, state::ESTABLISHED) => {
             subject.is_established();
             subject.emit(Established {});
@@ -87,6 +85,43 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Tu
         (state::SYN_RECV, state::CLOSE) if subject.age() == UNKNOWN => {}
         (_, state::CLOSE) => closed(&subject, sock, oldstate),
         _ => {}
+    }
+}
+
+/// Whether this socket was made by a process, and not by a listener.
+#[inline(always)]
+fn is_no_child<M: Mem>(subject: &Subject, sock: Sock<M>) -> bool {
+    let life = subject.life();
+    life.active != 0 || (life.queued | life.accepted == 0 && sock.is_grafted())
+}
+
+#[inline(always)]
+fn connected(subject: &Subject) {
+    subject.emit(Connected {
+        handshake_ns: subject.age(),
+    });
+    let Envelope {
+        saddr,
+        daddr,
+        sport,
+        dport,
+        pid,
+        comm,
+        ..
+    } = subject.envelope;
+    if sport == dport && saddr == daddr {
+        let nobody = Holder {
+            pid: 0,
+            fd: UNKNOWN_FD,
+            comm: [0; 16],
+        };
+        subject.emit(Finding {
+            holder: Holder { pid, comm, ..nobody },
+            other: nobody,
+            since_ns: 0,
+            what: finding::CONNECTED_TO_ITSELF,
+            reserved: 0,
+        });
     }
 }
 
@@ -107,23 +142,23 @@ fn cloned<M: Mem>(child: Sock<M>) {
 }
 
 /// A listener that is closed takes what waits for accept(2) with it, in the same thread, one after the other
-/// (`inet_csk_listen_stop`).
+/// (`inet_csk_listen_stop`). True for what goes with it, and for the listener.
 #[inline(always)]
-fn listener_closes(subject: &mut Subject, oldstate: u32, owned: bool) {
+fn listener_closes(subject: &mut Subject, oldstate: u32, owned: bool) -> bool {
     if oldstate == state::LISTEN {
         if owned {
             // One that finds no room takes the place of the oldest.
             let _ = CLOSING.insert(thread(), subject.key(), 0);
         }
-        return;
+        return true;
     }
     let life = subject.life();
     if life.queued == 0 || life.accepted != 0 || life.listener == 0 {
-        return;
+        return false;
     }
     // SAFETY: a word.
     if unsafe { CLOSING.get(thread()) }.copied() != Some(life.listener) {
-        return;
+        return false;
     }
     let nobody = subject.envelope;
     subject.by(Task::current());
@@ -134,6 +169,7 @@ fn listener_closes(subject: &mut Subject, oldstate: u32, owned: bool) {
         accept_wait_ns: subject.waited(),
     });
     subject.envelope = nobody;
+    true
 }
 
 /// Whether the first program told of this change. The socket is locked: no other change of it comes in between.
@@ -246,6 +282,7 @@ fn destroyed(arguments: *const u64, via: Program) -> i32 {
     // SAFETY: the tracepoint's one argument.
     let key = unsafe { arguments.read_volatile() };
     let _ = TOLD.remove(key);
+    waiting::destroyed(key, via);
     listeners::forget(key, via);
     lives::forget(key);
     skbs::closed(key);

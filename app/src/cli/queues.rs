@@ -29,6 +29,7 @@ const KINDS: &[Kind] = &[
     Kind::AcceptQueued,
     Kind::AcceptRefused,
     Kind::Accepted,
+    Kind::AcceptFailed,
     Kind::NeverAccepted,
     Kind::Listener,
     // For the comparison with the kernel's counters.

@@ -15,7 +15,7 @@ impl Describe for Finding {
     const FIELDS: &'static [FieldDoc] = &[
         (
             "finding",
-            "`listener_held`: children serve connections and still hold the listener they came from, which keeps the port after the parent is gone: told once for each listener; `never_closed`: who accepted or opened the connection gave it away and never closed its copy, so that the peer sees no end; `kept_open`: a process that never touched the connection keeps it open (a helper that was forked without close-on-exec); `zombie`: a child ended and its parent did not wait for it, and is still there",
+            "`listener_held`: children serve connections and still hold the listener they came from, which keeps the port after the parent is gone: told once for each listener; `never_closed`: who accepted or opened the connection gave it away and never closed its copy, so that the peer sees no end; `kept_open`: a process that never touched the connection keeps it open (a helper that was forked without close-on-exec); `zombie`: a child ended and its parent did not wait for it, and is still there; `connected_to_itself`: nobody listens on the port, and the kernel chose it as this end's port, so that the connection has one end and echoes what is sent",
         ),
         (
             "holder",
@@ -34,7 +34,9 @@ impl Describe for Finding {
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         map.serialize_entry("finding", numbered(&finding::NAMES, self.what))?;
-        map.serialize_entry("holder", &Named(self.holder))?;
+        if self.holder.pid != 0 {
+            map.serialize_entry("holder", &Named(self.holder))?;
+        }
         if self.other.pid != 0 {
             map.serialize_entry("other", &Named(self.other))?;
         }
@@ -46,6 +48,9 @@ impl Describe for Finding {
     }
 
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        if self.what == finding::CONNECTED_TO_ITSELF {
+            return out.write_str("connected to itself: nobody listens on this port, both ends are one socket");
+        }
         let (holder, fd, other) = (Named(self.holder), Fd(self.holder.fd), Named(self.other));
         match self.what {
             finding::LISTENER_HELD => write!(out, "child {holder} still holds the listener{fd} of {other}"),

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use serde::ser::SerializeMap;
-use socklife_abi::event::{Listener, Total, ending, refusal};
+use socklife_abi::event::{Listener, Total, accept_failure, ending, refusal};
 
 use super::{
     Describe, FieldDoc,
@@ -9,7 +9,7 @@ use super::{
 };
 
 /// The simple totals: their names in JSON.
-const TOTALS: [(&str, Total); 9] = [
+const TOTALS: [(&str, Total); 12] = [
     ("syn_queued_total", Total::SynQueued),
     ("cookie_sent_total", Total::CookieSent),
     ("cookie_accepted_total", Total::CookieAccepted),
@@ -19,6 +19,9 @@ const TOTALS: [(&str, Total); 9] = [
     ("accept_refused_total", Total::AcceptRefused),
     ("never_accepted_total", Total::NeverAccepted),
     ("cookie_received_total", Total::CookieReceived),
+    ("dead_in_queue_total", Total::DeadInQueue),
+    ("accept_unseen_total", Total::AcceptUnseen),
+    ("fastopen_refused_total", Total::FastopenRefused),
 ];
 
 impl Describe for Listener {
@@ -41,6 +44,25 @@ impl Describe for Listener {
             "connections that waited when the listener was closed"
         ),
         ("cookie_received_total", "ACKs with a valid cookie"),
+        (
+            "dead_in_queue_total",
+            "connections that were reset, or timed out, while they waited for accept(2)"
+        ),
+        (
+            "accept_unseen_total",
+            "connections that some process has, though nobody saw accept(2) take them: by io_uring, where the hooks in use \
+             do not see that"
+        ),
+        (
+            "fastopen_refused_total",
+            "SYNs of TCP Fast Open that its queue had no room for: an ordinary handshake follows"
+        ),
+        ("accept_failed_total", "accept(2) that failed, by errno: an object"),
+        (
+            "fastopen_queue",
+            "connections of TCP Fast Open whose handshake is not done; absent where the listener has no Fast Open"
+        ),
+        ("fastopen_queue_limit", "how many of them there may be (`TCP_FASTOPEN`)"),
         ("syn_refused_total", "refused SYNs by cause: an object"),
         (
             "half_open_ended_total",
@@ -64,6 +86,16 @@ impl Describe for Listener {
         map.serialize_entry("syn_refused_total", &Causes(refused))?;
         let ended = (0..).zip(ending::NAMES).map(|(cause, name)| (name, self.ended(cause)));
         map.serialize_entry("half_open_ended_total", &Causes(ended))?;
+        let failed = (0..)
+            .zip(accept_failure::NAMES)
+            .map(|(place, name)| (name, self.accept_failed(place)));
+        map.serialize_entry("accept_failed_total", &Causes(failed))?;
+        if self.fastopen_queue_limit != 0 {
+            if let Some(depth) = queues::depth(self.fastopen_queue) {
+                map.serialize_entry("fastopen_queue", &depth)?;
+            }
+            map.serialize_entry("fastopen_queue_limit", &self.fastopen_queue_limit)?;
+        }
         if self.inode != 0 {
             map.serialize_entry("inode", &self.inode)?;
         }

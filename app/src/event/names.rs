@@ -36,6 +36,8 @@ const ERRNOS: &[(i32, &str)] = &[
     (libc::EFAULT, "EFAULT"),
     (libc::ENODEV, "ENODEV"),
     (libc::EINVAL, "EINVAL"),
+    (libc::ENFILE, "ENFILE"),
+    (libc::EMFILE, "EMFILE"),
     (libc::EPIPE, "EPIPE"),
     (libc::EPROTO, "EPROTO"),
     (libc::EBADMSG, "EBADMSG"),

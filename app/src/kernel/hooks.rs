@@ -198,8 +198,9 @@ mod tests {
 
     #[test]
     fn every_program_has_a_place() {
-        // `sockets` runs these by itself: they see no event.
+        // These are run by themselves: they see no event.
         let alone = [
+            Program::RefreshRawTp,
             Program::SocketsIter,
             Program::SocketsFlowIter,
             Program::SocketsQueuesIter,

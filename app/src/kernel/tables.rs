@@ -1,6 +1,9 @@
 //! The kernel side's tables of listeners, namespaces and half-open connections.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    os::fd::OwnedFd,
+};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -14,6 +17,7 @@ use socklife_abi::{
     table::{DropCount, DropPlace, Request, RequestKey, Tally},
 };
 
+use super::test_run;
 use crate::{
     clock::boot_ns,
     event::{Detail, Event},
@@ -50,9 +54,16 @@ impl Tables {
         })
     }
 
-    /// Each listener as an event.
-    pub fn listeners(&self) -> Result<Vec<Event>> {
+    /// Each listener as an event, with its queues as they are now: the program looks at each.
+    pub fn listeners(&self, refresh: Option<&OwnedFd>) -> Result<Vec<Event>> {
         let time_ns = boot_ns();
+        if let Some(program) = refresh {
+            for key in self.listeners.keys() {
+                let key = key.context("cannot read the table of listeners")?;
+                // Where the kernel does not run it, the queues are what hooks saw last.
+                let _ = test_run::run(program, key);
+            }
+        }
         let mut events = Vec::new();
         for entry in self.listeners.iter() {
             let (_, bytes) = entry.context("cannot read the table of listeners")?;
@@ -132,6 +143,8 @@ fn listener(tally: &Tally, time_ns: u64) -> Event {
             totals: tally.totals,
             inode: tally.inode,
             before: u32::from(tally.before),
+            fastopen_queue: tally.fastopen_queue,
+            fastopen_queue_limit: tally.fastopen_queue_limit,
             reserved: 0,
         }),
     }

@@ -18,7 +18,7 @@ use bytemuck::Zeroable as _;
 use socklife_abi::{
     config::Filter,
     counter::{Counter, MISSED},
-    event::{KINDS, Kind, TOTALS},
+    event::{KINDS, Kind, TOTALS, Total},
     program::Program,
     queued::Record as _,
     skb::SINGLY,
@@ -115,12 +115,23 @@ pub struct Counters {
     skbs: RefCell<SkbTables>,
     /// The attached programs whose skipped runs nobody makes up for.
     programs: Vec<OwnedFd>,
+    /// Looks at a listener's queues when it is run.
+    refresh: Option<OwnedFd>,
 }
 
 impl Counters {
     /// What was counted of each listener that is there now, as events of the kind `listener`.
     pub fn listeners(&self) -> Result<Vec<Event>> {
-        self.tables.listeners()
+        self.tables.listeners(self.refresh.as_ref())
+    }
+
+    /// Accepts that nobody saw, in all namespaces.
+    pub fn unseen_accepts(&self) -> Result<u64> {
+        let namespaces = self.tables.namespaces()?;
+        Ok(namespaces
+            .values()
+            .map(|totals| totals[Total::AcceptUnseen as usize])
+            .sum())
     }
 
     /// What was counted in each network namespace, by inode.
@@ -207,6 +218,7 @@ impl Tracer {
                 tables: Tables::of(&mut ebpf)?,
                 skbs: RefCell::new(SkbTables::of(&mut ebpf)?),
                 programs: counted(&ebpf, &report)?,
+                refresh: refresher(&mut ebpf),
             },
             log: probe_log::open(&mut ebpf),
             ebpf,
@@ -236,6 +248,15 @@ impl Tracer {
             log.flush();
         }
     }
+}
+
+/// The program that looks at a listener's queues. Nothing depends on it but how new a depth is.
+fn refresher(ebpf: &mut Ebpf) -> Option<OwnedFd> {
+    let Loaded::RawTracePoint(program) = ebpf.program_mut(Program::RefreshRawTp.symbol())? else {
+        return None;
+    };
+    program.load().ok()?;
+    program.fd().ok()?.as_fd().try_clone_to_owned().ok()
 }
 
 /// The programs that are attached, except those that stand in for each other.

@@ -1,7 +1,7 @@
 //! What is counted of one listener. The kernel side's totals are authoritative: they hold also what was lost on the way, or
 //! held back. Single events fill the gap until the next totals come.
 
-use socklife_abi::event::{REFUSED_COOKIE, TOTALS, Total, ending, refusal};
+use socklife_abi::event::{REFUSED_COOKIE, TOTALS, Total, accept_failure, ending, refusal};
 
 use crate::event::Detail;
 
@@ -108,6 +108,11 @@ pub fn ended(totals: &Totals) -> &[u64] {
     &totals[Total::HalfOpenEnded as usize..][..ending::NAMES.len()]
 }
 
+/// Accepts that failed, by [`accept_failure`].
+pub fn failed_accepts(totals: &Totals) -> &[u64] {
+    &totals[Total::AcceptFailed as usize..][..accept_failure::NAMES.len()]
+}
+
 /// Which counts an event moves.
 fn slots(detail: &Detail) -> [Option<usize>; 2] {
     let one = |total: Total| [Some(total as usize), None];
@@ -125,6 +130,11 @@ fn slots(detail: &Detail) -> [Option<usize>; 2] {
         }
         Detail::AcceptRefused(_) => one(Total::AcceptRefused),
         Detail::Accepted(_) => one(Total::Accepted),
+        Detail::AcceptFailed(failed) => by_cause(
+            Total::AcceptFailed,
+            &accept_failure::NAMES,
+            accept_failure::place(failed.errno),
+        ),
         Detail::NeverAccepted(_) => one(Total::NeverAccepted),
         Detail::ConnectFailed(_) => one(Total::ConnectFailed),
         // The rest moves no count of a listener or namespace.

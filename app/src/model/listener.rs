@@ -56,6 +56,8 @@ pub struct Listener {
     /// Its two queues, each figure as it was seen last.
     pub queues: Queues,
     queues_at: u64,
+    /// Children of TCP Fast Open whose handshake is not done, and how many it takes.
+    pub fastopen: (u32, u32),
     /// The backlog that listen(2) was called with.
     pub asked: Option<i32>,
     /// Who called listen(2).
@@ -66,6 +68,12 @@ pub struct Listener {
     pub before: bool,
     /// Children that waited when the trace began: nobody knows since when. They are the first to be accepted.
     pub older_children: u32,
+    /// The same when it was seen first.
+    pub older_at_first: u32,
+    /// Connections that left the accept queue, and nobody saw how.
+    pub unseen: u64,
+    /// As many as that, when the interval began.
+    unseen_mark: u64,
     /// It is gone.
     pub closed: bool,
     /// It was gone before this interval.
@@ -91,11 +99,15 @@ impl Listener {
             group: false,
             queues: Queues::UNKNOWN,
             queues_at: 0,
+            fastopen: (UNKNOWN_DEPTH, 0),
             asked: None,
             owner: None,
             inode: 0,
             before: false,
             older_children: 0,
+            older_at_first: 0,
+            unseen: 0,
+            unseen_mark: 0,
             closed: false,
             was_closed: false,
             figures: Figures::default(),
@@ -172,6 +184,7 @@ impl Listener {
         self.group = false;
         self.inode = counted.inode;
         self.before = counted.before != 0;
+        self.fastopen = (counted.fastopen_queue, counted.fastopen_queue_limit);
         self.figures.set(event.envelope.time_ns, &counted.totals);
         self.queues_were(event.envelope.time_ns, &counted.queues);
     }
@@ -193,6 +206,25 @@ impl Listener {
         self.figures.totals()
     }
 
+    /// Accepts that nobody saw: those that the kernel side found out, or as many as left the queue without one, where the
+    /// kernel side's totals want as many.
+    pub fn unseen_accepts(&self) -> u64 {
+        let totals = self.totals();
+        let of = |total: abi::Total| totals[total as usize];
+        let waiting = match self.queues.accept_queue {
+            UNKNOWN_DEPTH => 0,
+            depth => u64::from(depth),
+        };
+        let came = of(abi::Total::AcceptQueued) + u64::from(self.older_at_first);
+        let went = of(abi::Total::Accepted) + of(abi::Total::NeverAccepted) + waiting;
+        of(abi::Total::AcceptUnseen).max(self.unseen.min(came.saturating_sub(went)))
+    }
+
+    /// The same in this interval.
+    pub fn recently_unseen(&self) -> u64 {
+        self.unseen_accepts().saturating_sub(self.unseen_mark)
+    }
+
     /// Refused SYNs and refused ACKs of these totals.
     pub fn refusals(totals: &Totals) -> u64 {
         figures::refused_syns(totals).iter().sum::<u64>() + totals[abi::Total::AcceptRefused as usize]
@@ -201,6 +233,7 @@ impl Listener {
     /// The next interval begins.
     pub fn next_interval(&mut self) {
         self.was_closed = self.closed;
+        self.unseen_mark = self.unseen_accepts();
         self.figures.next_interval();
         self.half_open.next_interval();
         self.accept.next_interval();

@@ -29,6 +29,9 @@ pub struct Listeners {
     /// By namespace and port.
     ports: HashMap<(u32, u16), Vec<Key>>,
     waiters: Waiters,
+    /// Who left an accept queue and nobody saw how, in this interval and in the last: an accept that is told later was
+    /// seen after all.
+    unseen: [HashMap<Connection, Key>; 2],
     /// In the order in which they were closed.
     closed: VecDeque<Key>,
     left_out: u64,
@@ -51,10 +54,14 @@ impl Listeners {
             | Detail::AcceptRefused(abi::AcceptRefused { queues, .. }) => {
                 self.happened(event, queues, None);
             }
+            // One without a listener is of a socket that is none.
+            Detail::AcceptFailed(failed) if failed.queues.listener != 0 => {
+                self.happened(event, &failed.queues, None);
+            }
             Detail::AcceptQueued(queued) => self.queued(event, queued),
             Detail::Accepted(accepted) => self.accepted(event, accepted),
             Detail::NeverAccepted(never) => {
-                let place = self.waiters.left(Connection::of(event), event.envelope.time_ns);
+                let place = self.left(event);
                 let queues = Queues {
                     listener: never.listener,
                     ..Queues::UNKNOWN
@@ -88,6 +95,8 @@ impl Listeners {
         for listener in self.known.values_mut() {
             listener.next_interval();
         }
+        self.unseen.swap(0, 1);
+        self.unseen[0].clear();
     }
 
     /// Each of them, in no order.
@@ -100,7 +109,16 @@ impl Listeners {
         if self.known.get(&key).is_some_and(|listener| listener.older_children > 0) {
             return Some(Oldest::Unknown);
         }
-        self.waiters.first(key).map(Oldest::Since)
+        let waits = |listener: &Listener| !matches!(listener.queues.accept_queue, 0 | UNKNOWN_DEPTH);
+        match self.waiters.first(key) {
+            Some(since) => Some(Oldest::Since(since)),
+            // Somebody waits, and nobody saw who came.
+            None => self
+                .known
+                .get(&key)
+                .filter(|listener| waits(listener))
+                .map(|_| Oldest::Unknown),
+        }
     }
 
     /// Events of listeners that are not followed, for want of room.
@@ -138,12 +156,17 @@ impl Listeners {
         if depth == UNKNOWN_DEPTH {
             return;
         }
-        self.waiters.trim(key, depth as usize, event.envelope.time_ns);
+        let unseen = self.waiters.trim(key, depth as usize, event.envelope.time_ns);
+        if let Some(listener) = self.known.get_mut(&key) {
+            listener.unseen += unseen.len() as u64;
+        }
+        self.unseen[0].extend(unseen.into_iter().map(|connection| (connection, key)));
         let followed = u32::try_from(self.waiters.count(key)).unwrap_or(u32::MAX);
         if let Some(listener) = self.known.get_mut(&key) {
             let older = depth.saturating_sub(followed);
             if first && listener.before {
                 listener.older_children = older;
+                listener.older_at_first = older;
             }
             listener.older_children = listener.older_children.min(older);
         }
@@ -160,7 +183,7 @@ impl Listeners {
     }
 
     fn accepted(&mut self, event: &Event, accepted: &abi::Accepted) {
-        let place = self.waiters.left(Connection::of(event), event.envelope.time_ns);
+        let place = self.left(event);
         let Some((_, listener)) = self.happened(event, &accepted.queues, place) else {
             return;
         };
@@ -172,6 +195,17 @@ impl Listeners {
         if let Some(task) = event.task() {
             listener.acceptors.add(task.into());
         }
+    }
+
+    /// A connection left the accept queue; the listener where it waited.
+    fn left(&mut self, event: &Event) -> Option<Key> {
+        let connection = Connection::of(event);
+        if let Some(key) = self.unseen.iter_mut().find_map(|unseen| unseen.remove(&connection))
+            && let Some(listener) = self.known.get_mut(&key)
+        {
+            listener.unseen = listener.unseen.saturating_sub(1);
+        }
+        self.waiters.left(connection, event.envelope.time_ns)
     }
 
     /// Counts an event at its listener: the one that it names, or the one where the connection waited, or the one that
@@ -314,8 +348,8 @@ mod tests {
         model::{
             figures,
             sample::{
-                HERE, NETNS, accept_queued, accepted, by, event, event_at, from_table, half_open_ended, listener,
-                listening, never_accepted, older_listener, queues, syn_queued, syn_refused,
+                HERE, NETNS, accept_failed, accept_queued, accepted, by, event, event_at, from_table, half_open_ended,
+                listener, listening, never_accepted, older_listener, queues, syn_queued, syn_refused,
             },
         },
     };
@@ -431,6 +465,46 @@ mod tests {
         assert_eq!(listener.totals()[Total::Accepted as usize], 4);
         assert_eq!((listener.queues.syn_queue, listener.queues.accept_queue), (4, 1));
         assert_eq!(listener.inode, 77);
+    }
+
+    #[test]
+    fn who_left_unseen_is_counted_until_it_is_seen_after_all() {
+        let mut listeners = Listeners::default();
+        for child in 100..103 {
+            listeners.take(&event(10 * MS, child, accept_queued(queues(COOKIE, 0, 1), MS)));
+        }
+        let totals = |accepted| [(Total::AcceptQueued, 3), (Total::Accepted, accepted)];
+        let look = |time, accepted, waiting| {
+            from_table(event(
+                time,
+                COOKIE,
+                listener(queues(COOKIE, 0, waiting), &totals(accepted)),
+            ))
+        };
+        listeners.take(&look(20 * MS, 0, 1));
+        assert_eq!(
+            (only(&listeners).unseen_accepts(), only(&listeners).recently_unseen()),
+            (2, 2)
+        );
+        assert_eq!(listeners.oldest(Key::Cookie(COOKIE)), Some(Oldest::Since(10 * MS)));
+        listeners.next_interval();
+        assert_eq!(only(&listeners).recently_unseen(), 0);
+        // It was on its way.
+        listeners.take(&event(19 * MS, 101, accepted(queues(COOKIE, 0, 1), 9 * MS)));
+        listeners.take(&look(30 * MS, 1, 0));
+        assert_eq!(only(&listeners).unseen_accepts(), 2, "one left since");
+        // An event was lost: the kernel side counted it.
+        listeners.take(&look(40 * MS, 3, 0));
+        assert_eq!(only(&listeners).unseen_accepts(), 0);
+        assert_eq!(listeners.oldest(Key::Cookie(COOKIE)), None);
+    }
+
+    #[test]
+    fn failed_accepts_are_counted_by_errno() {
+        let failed = |time, errno| event(time, COOKIE, accept_failed(queues(COOKIE, 0, 1), errno));
+        let listeners = told(&[failed(1, 24), failed(2, 24), failed(3, 71)]);
+        let totals = only(&listeners).totals();
+        assert_eq!(figures::failed_accepts(&totals)[..3], [1, 2, 0]);
     }
 
     #[test]

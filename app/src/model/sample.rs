@@ -101,8 +101,21 @@ pub fn accepted(queues: Queues, accept_wait_ns: u64) -> Detail {
     Detail::Accepted(abi::Accepted {
         queues,
         accept_wait_ns,
+        dead_ns: UNKNOWN,
         fd: -1,
+        dead: 0,
+        errno: 0,
         reserved: 0,
+    })
+}
+
+/// accept(2) failed.
+pub fn accept_failed(queues: Queues, errno: u32) -> Detail {
+    Detail::AcceptFailed(abi::AcceptFailed {
+        queues,
+        limit: UNKNOWN,
+        errno,
+        fd: 3,
     })
 }
 
@@ -137,6 +150,8 @@ pub fn listener(queues: Queues, figures: &[(Total, u64)]) -> Detail {
         totals,
         inode: 77,
         before: 0,
+        fastopen_queue: 0,
+        fastopen_queue_limit: 0,
         reserved: 0,
     })
 }

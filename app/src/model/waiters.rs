@@ -100,18 +100,21 @@ impl Waiters {
         Some(listener)
     }
 
-    /// So many wait there now. The queue is first in, first out: if more are known, what told that the first of them left
-    /// was lost.
-    pub fn trim(&mut self, listener: Key, depth: usize, time: u64) {
+    /// So many wait there now. The queue is first in, first out: if more are known, nobody saw the first of them leave.
+    /// Those.
+    pub fn trim(&mut self, listener: Key, depth: usize, time: u64) -> Vec<Connection> {
+        let mut unseen = Vec::new();
         let Some(queue) = self.queues.get_mut(&listener) else {
-            return;
+            return unseen;
         };
         let newer = queue.iter().rev().take_while(|(since, _)| *since > time).count();
         while queue.len() > depth.saturating_add(newer)
             && let Some((_, connection)) = queue.pop_first()
         {
             self.places.remove(&connection);
+            unseen.push(connection);
         }
+        unseen
     }
 
     /// The listener is gone, and all that waited there.
@@ -189,7 +192,7 @@ mod tests {
         for number in 1..=5 {
             waiters.joined(child(number), HERE, number * 10);
         }
-        waiters.trim(HERE, 2, 40);
+        assert_eq!(waiters.trim(HERE, 2, 40), [child(1), child(2)]);
         assert_eq!(
             (waiters.count(HERE), waiters.first(HERE)),
             (3, Some(30)),

@@ -97,6 +97,25 @@ pub fn cookies(ip: IpAddr) -> Result<()> {
     sysctl("tcp_syncookies", 1)
 }
 
+/// accept(2) fails: it is asked for what it does not know.
+pub fn failing_accept(listener: &TcpListener) -> Result<()> {
+    // SAFETY: no place for an address.
+    let fd = unsafe {
+        libc::accept4(
+            listener.as_raw_fd(),
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+            libc::O_APPEND,
+        )
+    };
+    let error = Error::last_os_error();
+    ensure!(
+        fd < 0 && error.raw_os_error() == Some(libc::EINVAL),
+        "accept was to fail: {error}"
+    );
+    Ok(())
+}
+
 /// An accept queue that holds one: a SYN that finds it full, a final ACK that does, and the one that waits there when
 /// the listener is closed.
 pub fn full_accept_queue(ip: IpAddr) -> Result<()> {
@@ -108,5 +127,6 @@ pub fn full_accept_queue(ip: IpAddr) -> Result<()> {
     first.ack()?;
     second.ack()?;
     Peer::new(server, 5)?.syn()?;
+    failing_accept(&listener)?;
     second.reset()
 }

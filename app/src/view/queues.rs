@@ -20,7 +20,7 @@ mod tests {
 
     use super::{FIELDS, Table, json, rows};
     use crate::{
-        event::{Describe, Event},
+        event::{Describe, Detail, Event},
         holders::Holders,
         model::{
             Listeners, Process,
@@ -228,6 +228,14 @@ mod tests {
         let mut listeners = listeners();
         let closed = event_at(at("10.0.0.1:22"), 900 * MS, 12, listener(queues(12, 0, 0), &[]));
         listeners.take(&closed);
+        // One that left the queue without a word, at a listener with Fast Open.
+        let there = at("10.0.0.1:25");
+        listeners.take(&event_at(there, 900 * MS, 300, accept_queued(queues(14, 0, 1), MS)));
+        let Detail::Listener(mut counted) = listener(queues(14, 0, 0), &[(Total::AcceptQueued, 1)]) else {
+            panic!("a listener")
+        };
+        (counted.fastopen_queue, counted.fastopen_queue_limit) = (1, 2);
+        listeners.take(&from_table(event_at(there, 950 * MS, 14, Detail::Listener(counted))));
         let envelope = ["v", "event", "time_ns", "wall"];
         let own = FIELDS.iter().chain(<socklife_abi::event::Listener as Describe>::FIELDS);
         let documented: BTreeSet<_> = own.map(|(name, _)| *name).chain(envelope).collect();

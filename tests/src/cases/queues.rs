@@ -3,7 +3,9 @@
 pub mod accept_queue;
 pub mod cookies;
 pub mod syn_queue;
+pub mod uring;
 pub mod varieties;
+pub mod waiting;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
@@ -23,9 +25,14 @@ const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 /// A namespace whose peers are routed, and a tracer of it.
 fn start(class: Class) -> (Namespace, Tracer) {
+    start_with(class, KINDS)
+}
+
+/// The same for other kinds.
+fn start_with(class: Class, kinds: &str) -> (Namespace, Tracer) {
     let namespace = Namespace::new();
     namespace.run(|| peer::prepare().unwrap());
-    let tracer = Tracer::start(class, &namespace, &["--event", KINDS]);
+    let tracer = Tracer::start(class, &namespace, &["--event", kinds]);
     (namespace, tracer)
 }
 

@@ -8,7 +8,13 @@ use socklife::scene::{
     queues::{begin, listener},
 };
 
-use crate::harness::{Events, Namespace, PATIENCE, Tracer, helper::cookie, socklife, until};
+use super::queues::waiting::connecting;
+use crate::harness::{
+    Events, Namespace, PATIENCE, Tracer,
+    helper::cookie,
+    say, socklife, until,
+    uring::{Accept, Uring},
+};
 
 fn queues(namespace: &Namespace, args: &[&str]) -> Command {
     let mut command = socklife();
@@ -110,6 +116,52 @@ pub fn backlog() {
     let note = "5 (asked 100: net.core.somaxconn)";
     assert!(until(PATIENCE, || tracer.count(note) > 0), "{}", tracer.stderr());
     assert!(tracer.stop().status.success());
+}
+
+/// What nobody saw leave the accept queue does not wait: the depth is the listener's own. Nor does what no listener made.
+pub fn unseen() {
+    let namespace = Namespace::new();
+    let tracer = Tracer::spawn(queues(&namespace, &["0.2", "-o", "json", "--hooks", "tracepoint"]));
+    let Some((_open, number)) = namespace.run(|| {
+        let ring = Uring::new()?;
+        let listener = listener([127, 0, 0, 1].into(), 8).unwrap();
+        ring.slots(2);
+        let clients: Vec<_> = (0..2)
+            .map(|slot| {
+                ring.accept(listener.as_raw_fd(), Accept::Direct(slot));
+                let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                ring.result().ok().map(|_| client)
+            })
+            .collect::<Option<_>>()?;
+        let waits = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let number = cookie(listener.as_raw_fd());
+        Some(((ring, listener, clients, waits), number))
+    }) else {
+        say("no direct descriptors of io_uring here");
+        return;
+    };
+    let itself = namespace.run(|| {
+        let itself = std::net::SocketAddr::new([127, 0, 0, 1].into(), 4001);
+        connecting(itself, itself)
+    });
+    let unseen = || tracer.count("\"accept_unseen_total\":2") > 0;
+    assert!(until(PATIENCE, unseen), "{}", tracer.stderr());
+    drop(itself);
+    let so_far = tracer.count("\"event\":\"queues\"");
+    tracer.wait_for("queues", so_far + 2);
+    let events = tracer.stop();
+    let last = *rows(&events, number).last().unwrap();
+    assert_eq!(
+        (&last["accept_queue"], &last["accepted_total"]),
+        (&1.into(), &0.into()),
+        "{last}"
+    );
+    assert!(last["oldest_wait_ns"].is_u64(), "the third waits: {last}");
+    assert!(
+        events.of("queues").iter().all(|row| row["listener"] == number),
+        "{:#?}",
+        events.all
+    );
 }
 
 /// Blocks of text in a pipe: one at once, and as many as wanted.

@@ -35,6 +35,9 @@ const SYN_QUEUE: u64 = Kind::set(&[
 /// What comes of accept(2), or of its absence.
 const ACCEPT: u64 = Kind::set(&[Kind::Accepted, Kind::NeverAccepted, Kind::Listener]);
 
+/// What comes of accept(2) when it fails.
+const ACCEPT_FAILED: u64 = Kind::set(&[Kind::AcceptFailed, Kind::Listener]);
+
 /// A segment's way through the layers.
 const STEPS: u64 = Kind::set(&[Kind::SkbStep]);
 
@@ -168,7 +171,7 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "accept()",
-        feeds: ACCEPT,
+        feeds: ACCEPT | ACCEPT_FAILED,
         need: Need::Required,
         rungs: &[
             rung!(&[Fentry];
@@ -188,6 +191,49 @@ pub const TABLE: &[Row] = &[
                 Accept4EnterTp @ At::Tracepoint("syscalls", "sys_enter_accept4"),
                 AcceptEnterTp @ At::Tracepoint("syscalls", "sys_enter_accept")),
             rung!(&[Tracepoint]; AcceptTpBtf @ At::TpBtf("sys_exit")),
+        ],
+    },
+    Row {
+        name: "accept() that fails",
+        feeds: ACCEPT_FAILED,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry];
+                AcceptFailFexitSecond @ At::Fexit("__sys_accept4"), AcceptFailFexit @ At::Fexit("__sys_accept4")),
+            rung!(&[Kprobe];
+                AcceptFailKretprobe @ At::Kretprobe("__sys_accept4"), AcceptFailKprobe @ At::Kprobe("__sys_accept4")),
+            // The hooks at the system call's exit see it.
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[],
+            },
+        ],
+    },
+    Row {
+        name: "accept() by io_uring",
+        feeds: ACCEPT | ACCEPT_FAILED,
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Kprobe]; AcceptUringRawTp @ At::RawTp("io_uring_complete")),
+            rung!(&[Tracepoint]; AcceptUringRawTp @ At::RawTp("io_uring_complete"); cannot: [
+                "who accepts by io_uring into a direct descriptor, and when: such accepts are counted when the connection's \
+                 state changes next",
+            ]),
+            // The functions that accept see it, but not that it fails.
+            Rung {
+                classes: &[Fentry, Kprobe],
+                hooks: &[],
+                cannot: &["that an accept by io_uring fails, where the kernel has io_uring"],
+            },
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &[
+                    "who accepts by io_uring, where the kernel has it, and when: such accepts are counted when the \
+                     connection's state changes next",
+                ],
+            },
         ],
     },
     Row {

@@ -103,6 +103,7 @@ impl Told {
             CONNECTION,
             Detail::Accepted(Accepted {
                 queues,
+                dead_ns: UNKNOWN,
                 fd,
                 ..Accepted::zeroed()
             }),
@@ -500,6 +501,7 @@ fn a_worker_that_accepts_may_hold_the_listener() {
     };
     let accepted = Accepted {
         queues,
+        dead_ns: UNKNOWN,
         fd: 8,
         ..Accepted::zeroed()
     };

@@ -41,6 +41,11 @@ pub const FIELDS: &[FieldDoc] = &[
         "SYNs in the interval: taken, answered with a cookie, or refused",
     ),
     ("accepts", "connections that accept(2) took in the interval"),
+    (
+        "accepts_unseen",
+        "connections that left the accept queue in the interval without an accept(2) that was seen: how long they waited \
+         is unknown; absent for none",
+    ),
     ("refused", "SYNs and final ACKs that were refused in the interval"),
     ("half_open_count", "handshakes that were done in the interval"),
     ("half_open_p50_ns", "their time in the SYN queue: median"),
@@ -104,6 +109,9 @@ impl Serialize for Fields<'_> {
             map.serialize_entry("interval_ns", &recent.interval_ns)?;
             map.serialize_entry("syns", &recent.syns)?;
             map.serialize_entry("accepts", &recent.accepts)?;
+            if recent.unseen > 0 {
+                map.serialize_entry("accepts_unseen", &recent.unseen)?;
+            }
             map.serialize_entry("refused", &recent.refused)?;
         }
         waits(&mut map, HALF_OPEN, listener.half_open.recent())?;

@@ -31,6 +31,8 @@ pub struct Recent {
     pub syns: u64,
     /// Accepts.
     pub accepts: u64,
+    /// Accepts that nobody saw: how long those connections waited is unknown.
+    pub unseen: u64,
     /// Refused SYNs and refused ACKs.
     pub refused: u64,
 }
@@ -62,11 +64,19 @@ impl Row<'_> {
                 },
                 ..self.listener.queues
             },
-            totals: self.listener.totals(),
+            totals: self.totals(),
             inode: self.listener.inode,
             before: u32::from(self.listener.before),
+            fastopen_queue: self.listener.fastopen.0,
+            fastopen_queue_limit: self.listener.fastopen.1,
             reserved: 0,
         }
+    }
+
+    fn totals(&self) -> figures::Totals {
+        let mut totals = self.listener.totals();
+        totals[Total::AcceptUnseen as usize] = self.listener.unseen_accepts();
+        totals
     }
 
     /// Those first where something waits or is refused, then those where much happens.
@@ -133,6 +143,7 @@ fn recent(listener: &Listener, interval_ns: u64) -> Recent {
         interval_ns,
         syns: figures::arrivals(&totals),
         accepts: totals[Total::Accepted as usize],
+        unseen: listener.recently_unseen(),
         refused: Listener::refusals(&totals),
     }
 }

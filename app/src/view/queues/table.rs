@@ -5,7 +5,7 @@ use std::{
     iter::zip,
 };
 
-use socklife_abi::event::{Total, UNKNOWN_DEPTH, ending, refusal};
+use socklife_abi::event::{Total, UNKNOWN_DEPTH, accept_failure, ending, refusal};
 
 use super::row::{Row, Wait};
 use crate::{
@@ -78,7 +78,12 @@ fn cells(row: &Row<'_>) -> [String; COLUMNS] {
         _ => "-".to_owned(),
     };
     let [half_50, half_99, half_max] = waits(row.listener.half_open.recent());
-    let [accept_50, accept_99, accept_max] = waits(row.listener.accept.recent());
+    // Whoever left unseen waited too.
+    let unseen = recent.is_some_and(|recent| recent.unseen > 0);
+    let [accept_50, accept_99, accept_max] = match row.listener.accept.recent() {
+        None if unseen => ["?", "?", "?"].map(ToOwned::to_owned),
+        summary => waits(summary),
+    };
     [
         row.address().map_or_else(unknown, |address| address.to_string()),
         row.listener.port.to_string(),
@@ -93,7 +98,7 @@ fn cells(row: &Row<'_>) -> [String; COLUMNS] {
         half_99,
         half_max,
         fill(queues.accept_queue, queues.accept_queue_limit),
-        rate(recent.map(|recent| recent.accepts)),
+        rate(recent.map(|recent| recent.accepts + recent.unseen)),
         accept_50,
         accept_99,
         accept_max,
@@ -152,6 +157,8 @@ fn notes(row: &Row<'_>, with_netns: bool) -> Result<String, fmt::Error> {
     }
     let refused = zip(refusal::NAMES, figures::refused_syns(&totals).iter().copied());
     notes.causes("refused", refused.chain([("accept_refused", of(Total::AcceptRefused))]))?;
+    let failed = zip(accept_failure::NAMES, figures::failed_accepts(&totals).iter().copied());
+    notes.causes("accept() failed", failed)?;
     if let Some((asked, backlog)) = listener.clamped() {
         notes.add(format_args!("backlog {backlog} (asked {asked}: net.core.somaxconn)"))?;
     }
@@ -162,6 +169,26 @@ fn notes(row: &Row<'_>, with_netns: bool) -> Result<String, fmt::Error> {
     notes.causes("ended", zip(ending::NAMES, figures::ended(&totals).iter().copied()))?;
     if of(Total::NeverAccepted) > 0 {
         notes.add(format_args!("{} never accepted", of(Total::NeverAccepted)))?;
+    }
+    if of(Total::DeadInQueue) > 0 {
+        notes.add(format_args!("{} dead while they waited", of(Total::DeadInQueue)))?;
+    }
+    if listener.unseen_accepts() > 0 {
+        notes.add(format_args!(
+            "{} accepts were not seen: io_uring?",
+            listener.unseen_accepts()
+        ))?;
+    }
+    match listener.fastopen {
+        (_, 0) => {}
+        (UNKNOWN_DEPTH, limit) => notes.add(format_args!("Fast Open ?/{limit}"))?,
+        (depth, limit) => notes.add(format_args!("Fast Open {depth}/{limit}"))?,
+    }
+    if of(Total::FastopenRefused) > 0 {
+        notes.add(format_args!(
+            "{} without Fast Open: its queue is full",
+            of(Total::FastopenRefused)
+        ))?;
     }
     let cookies = [
         ("sent", of(Total::CookieSent)),
