@@ -120,7 +120,7 @@ fn connected(subject: &Subject) {
             other: nobody,
             since_ns: 0,
             what: finding::CONNECTED_TO_ITSELF,
-            reserved: 0,
+            count: 1,
         });
     }
 }
