@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf,
     maps::{Array, MapData, RingBuf},
+    programs::Program as Loaded,
 };
 use aya_log::EbpfLogger;
 use bytemuck::Zeroable as _;
