@@ -528,7 +528,7 @@ mod tests {
                     kind: Kind::Connect as u8,
                     ..Envelope::zeroed()
                 },
-                detail: Detail::Connect(Connect {}),
+                detail: Detail::Connect(Connect::zeroed()),
             }))
         }
     }
