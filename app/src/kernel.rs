@@ -1,6 +1,7 @@
 //! Everything that touches bpf(2): the table of hooks, what they attach to, and the way of an event out of the kernel.
 
 mod attach_ids;
+mod attached;
 mod btf;
 mod busy;
 mod cgroup;
@@ -25,6 +26,7 @@ mod sockets;
 pub mod symbols;
 mod tables;
 mod tracefs;
+mod tracepoints;
 mod tracer;
 
 pub use hooks::{Class, Need, Row, TABLE, via};
