@@ -1,6 +1,7 @@
 //! Everything that touches bpf(2): the table of hooks, what they attach to, and the way of an event out of the kernel.
 
 mod attach_ids;
+mod attached;
 mod btf;
 mod busy;
 mod cgroup;
@@ -26,6 +27,7 @@ pub mod symbols;
 mod tables;
 mod test_run;
 mod tracefs;
+mod tracepoints;
 mod tracer;
 
 pub use hooks::{Class, Need, Row, TABLE, via};

@@ -22,6 +22,7 @@ use super::{
     Kernel, cgroup,
     hooks::{At, Class, Hook, Row, Rung},
     loader, tracefs,
+    tracepoints::Kept,
 };
 
 /// Where a kernel that admits kprobes by perf_event_open(2) says so.
@@ -62,7 +63,7 @@ pub fn climb(
     kernel: &Kernel,
     class: Option<Class>,
     rows: impl Iterator<Item = &'static Row>,
-) -> Result<Vec<RowReport>> {
+) -> Result<(Vec<RowReport>, Option<Kept>)> {
     let mut programs: HashMap<_, _> = ebpf.programs_mut().collect();
     let mut climbs = rows
         .map(|row| Climb::begin(row, &mut programs))
@@ -86,7 +87,30 @@ pub fn climb(
             }
         }
     }
-    Ok(climbs.into_iter().map(|climb| climb.report).collect())
+    let reports: Vec<_> = climbs.into_iter().map(|climb| climb.report).collect();
+    let tracepoints = keep_open(&reports);
+    Ok((reports, tracepoints))
+}
+
+/// Without it the end takes longer, and is otherwise the same.
+fn keep_open(reports: &[RowReport]) -> Option<Kept> {
+    let hooks = reports.iter().filter_map(|row| row.chosen).flat_map(|rung| rung.hooks);
+    let mut places: Vec<_> = hooks
+        .filter_map(|hook| match hook.at {
+            At::Tracepoint(category, name) => Some((category, name)),
+            _ => None,
+        })
+        .collect();
+    places.sort_unstable();
+    places.dedup();
+    if places.is_empty() {
+        return None;
+    }
+    let mut kept = Kept::new().ok()?;
+    for (category, name) in places {
+        kept.keep(category, name).ok()?;
+    }
+    Some(kept)
 }
 
 /// A row, and how far it came.
@@ -313,7 +337,8 @@ fn attach(program: &mut Loaded, hook: &Hook, places: &Places) -> Result<()> {
     attached.map_err(loader::reason)
 }
 
-fn unload(program: &mut Loaded) {
+/// Detaches a program and takes it out of the kernel.
+pub fn unload(program: &mut Loaded) {
     // One that never loaded has nothing to unload.
     let _ = match program {
         Loaded::FEntry(program) => program.unload(),

@@ -30,6 +30,18 @@ pub fn ensure() -> Result<()> {
     )
 }
 
+/// The number of a tracepoint.
+pub fn number(category: &str, name: &str) -> Result<u64> {
+    let mut found = Err(Error::from(std::io::ErrorKind::NotFound));
+    for place in PLACES {
+        found = std::fs::read_to_string(format!("{place}/{category}/{name}/id"));
+        if found.is_ok() {
+            break;
+        }
+    }
+    found?.trim().parse().map_err(Error::other)
+}
+
 fn mount(source: Option<&CStr>, target: &CStr, kind: Option<&CStr>, flags: libc::c_ulong) -> Result<()> {
     let text = |text: Option<&CStr>| text.map_or(null(), CStr::as_ptr);
     // SAFETY: strings that live long enough.

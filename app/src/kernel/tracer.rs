@@ -28,7 +28,9 @@ use socklife_abi::{
 };
 
 use super::{
-    Kernel, busy, cookies,
+    Kernel,
+    attached::Attached,
+    busy, cookies,
     counts::Counts,
     hooks::{Class, Need, TABLE},
     ladder::{self, RowReport},
@@ -97,7 +99,7 @@ impl Default for Wanted {
 /// ends in whatever way.
 pub struct Tracer {
     /// Attached for as long as this lives.
-    ebpf: Ebpf,
+    attached: Attached,
     log: Option<EbpfLogger<Stderr>>,
     /// Where events come out.
     pub ring: RingBuf<MapData>,
@@ -198,7 +200,7 @@ impl Tracer {
         let rows = TABLE
             .iter()
             .filter(|row| row.serves(wanted.filter.events) || (wanted.filter.pid != 0 && !row.is_per_packet()));
-        let report = ladder::climb(&mut ebpf, kernel, wanted.class, rows)?;
+        let (report, tracepoints) = ladder::climb(&mut ebpf, kernel, wanted.class, rows)?;
         if !lenient {
             check(&report)?;
         }
@@ -222,7 +224,7 @@ impl Tracer {
                 refresh: refresher(&mut ebpf),
             },
             log: probe_log::open(&mut ebpf),
-            ebpf,
+            attached: Attached::new(ebpf, tracepoints),
             namespaces,
             report,
         })
@@ -239,8 +241,8 @@ impl Tracer {
     ///
     /// When the kernel does not let us.
     pub fn older(&mut self, kernel: &Kernel) -> Result<Vec<Socket>> {
-        sockets::load(&mut self.ebpf, Socket::PROGRAM, kernel)?;
-        Ok(sockets::list(&mut self.ebpf, &self.namespaces)?.all)
+        sockets::load(&mut self.attached.ebpf, Socket::PROGRAM, kernel)?;
+        Ok(sockets::list(&mut self.attached.ebpf, &self.namespaces)?.all)
     }
 
     /// Says what the programs logged, if they log.
