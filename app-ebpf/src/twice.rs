@@ -4,9 +4,10 @@
 //! that comes by meanwhile would be missed (`__bpf_prog_enter_recur`): so there are two, one after the other, and the
 //! second does what the first could not.
 
-use socklife_abi::program::Program;
+use socklife_abi::{kernel::NO_ARG, program::Program};
 
 use crate::{
+    args::arg,
     maps::{DONE, Done},
     task::thread,
 };
@@ -28,4 +29,10 @@ pub fn first(object: u64, place: Program, via: Program) -> bool {
         let _ = DONE.remove(thread);
     }
     !done
+}
+
+/// The same at a tracepoint of system calls, where two stand only on kernels that let a task be preempted in there.
+#[inline(always)]
+pub fn first_in_call(object: u64, place: Program, via: Program) -> bool {
+    arg!(call_bpf_faultable) == NO_ARG || first(object, place, via)
 }

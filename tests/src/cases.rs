@@ -122,6 +122,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("slow_output_loss_is_counted", loss::slow_output),
     ("full_table_is_counted", loss::socket_table),
     ("full_request_table_is_counted", loss::request_table),
+    ("queues_expired_early", queues::syn_queue::expired_early),
     ("syn_flood", flood::syn_flood),
     ("queues_in_a_flood", flood::queues_go_on),
     ("capacity_descriptors", capacity::descriptors),

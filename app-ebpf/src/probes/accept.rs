@@ -19,7 +19,7 @@ use crate::{
     probes::{accept_failed, waiting},
     sock::Sock,
     task::{Task, sock_of_fd},
-    twice::first,
+    twice::{first, first_in_call},
 };
 
 #[inline(always)]
@@ -135,7 +135,7 @@ fn call_returned(context: &TracePointContext, place: Program, via: Program) {
     let listener = leave();
     if fd >= 0
         && let Some(child) = sock_of_fd(fd as u64)
-        && first(child.key(), place, via)
+        && first_in_call(child.key(), place, via)
     {
         let listener = listener.and_then(|call| listener_of(call.object));
         accepted(child, listener, fd as i32, via);

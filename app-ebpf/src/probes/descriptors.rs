@@ -21,7 +21,7 @@ use crate::{
     processes,
     sock::Sock,
     task::{Task, file_of_fd, sock_of_file, thread},
-    twice::first,
+    twice::first_in_call,
 };
 
 /// A socket that has an address: one that was just made tells of itself when it binds, listens or connects.
@@ -108,7 +108,7 @@ fn call_opened(context: &TracePointContext, place: Program, via: Program) {
     }
     let file = file_of_fd(fd as u64);
     // Most descriptors are no sockets.
-    if sock_of_file(file).is_some() && first(file.ptr() as u64, place, via) {
+    if sock_of_file(file).is_some() && first_in_call(file.ptr() as u64, place, via) {
         // pidfd_getfd(2) takes it from another process; the others duplicate.
         let how = match place {
             Program::OpenPidfdTp => how::RECEIVED,
@@ -271,7 +271,7 @@ at_each!(kprobe(ProbeContext) flushed_by_kprobe:
 fn closed_once(fd: u64, place: Program, via: Program) {
     let file = file_of_fd(fd);
     // Most descriptors are no sockets.
-    if sock_of_file(file).is_some() && first(file.ptr() as u64, place, via) {
+    if sock_of_file(file).is_some() && first_in_call(file.ptr() as u64, place, via) {
         closed(file, fd as i32, via);
     }
 }
@@ -307,7 +307,7 @@ fn call_closes_range(context: &TracePointContext, place: Program, via: Program) 
         return;
     }
     let task = Task::current();
-    if processes::is_known(task.pid) && first(u64::from(from) << 32 | u64::from(to), place, via) {
+    if processes::is_known(task.pid) && first_in_call(u64::from(from) << 32 | u64::from(to), place, via) {
         emit_process(task, via, FdsClosed { first: from, last: to });
     }
 }

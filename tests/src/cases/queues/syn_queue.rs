@@ -8,7 +8,7 @@ use socklife::scene::{
 };
 
 use super::*;
-use crate::harness::{Class, helper::cookie, netstat::Netstat};
+use crate::harness::{Class, helper::cookie, netstat::Netstat, socklife};
 
 /// No final ACK: the SYN-ACK goes out twice, and then time is up.
 pub fn expired(class: Class) {
@@ -51,6 +51,45 @@ pub fn expired(class: Class) {
         assert!(ns(story[2], "half_open_ns") > 900_000_000, "{}", story[2]);
         assert!(ns(story[3], "half_open_ns") > 2_800_000_000, "{}", story[3]);
     }
+}
+
+/// While more than half of the SYN queue is old, entries go after two more SYN-ACKs, whatever the sysctl says: until it is half
+/// full.
+pub fn expired_early() {
+    const COUNT: u16 = 13;
+    const HALF: u16 = 8;
+    let namespace = Namespace::new();
+    namespace.run(|| peer::prepare().unwrap());
+    let mut trace = socklife();
+    trace.args(["trace", "-o", "json", "--netns", &namespace.inode.to_string()]);
+    trace.args(["--event", "half_open_ended"]);
+    let tracer = Tracer::spawn(trace);
+    let listener = namespace.run(|| {
+        sysctl("tcp_synack_retries", 5).unwrap();
+        let listener = listener(V4, i32::from(2 * HALF)).unwrap();
+        for number in 0..COUNT {
+            Peer::half_open(listener.local_addr().unwrap(), number).unwrap();
+        }
+        listener
+    });
+    tracer.wait_for("half_open_ended", usize::from(COUNT - HALF));
+    drop(listener);
+    tracer.wait_for("half_open_ended", usize::from(COUNT));
+    let events = tracer.stop();
+    events.assert_whole();
+    let ended = events.of("half_open_ended");
+    let (early, late): (Vec<_>, Vec<_>) = ended.into_iter().partition(|event| event["cause"] == "expired");
+    assert_eq!(
+        (early.len(), late.len()),
+        ((COUNT - HALF).into(), HALF.into()),
+        "{:#?}",
+        events.all
+    );
+    assert!(early.iter().all(|event| event["synacks"] == 3), "{early:#?}");
+    assert!(
+        late.iter().all(|event| event["cause"] == "listener_closed"),
+        "{late:#?}"
+    );
 }
 
 /// The peer resets while half-open.
