@@ -687,7 +687,7 @@ fn a_copy_that_is_closed_untouched_is_no_hand_off() {
     told.last_close(CHILD);
     told.wait(2 * SECOND);
     assert!(told.handed().is_empty());
-    assert_eq!(told.model.holds, 3, "the listener, in both");
+    assert_eq!(told.model.holds, 2, "the listener, in both");
 }
 
 #[test]
