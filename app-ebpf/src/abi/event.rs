@@ -164,12 +164,10 @@ pub struct Envelope {
     pub dport: u16,
     /// A [`Kind`].
     pub kind: u8,
-    /// The [`Program`](crate::program::Program) that saw it.
-    pub via: u8,
     /// `HAS_TASK`, `MAPPED`, `BORN_BEFORE`.
     pub flags: u8,
-    /// 4 or 6: the protocol on the wire.
-    pub family: u8,
+    /// The [`Program`](crate::program::Program) that saw it, and so the hook.
+    pub via: u16,
     /// Inode of the network namespace.
     pub netns: u32,
     /// CPU the program ran on.
@@ -180,9 +178,13 @@ pub struct Envelope {
     pub tid: u32,
     /// Effective user as `bpf_get_current_uid_gid` has it.
     pub uid: u32,
+    /// 4 or 6: the protocol on the wire.
+    pub family: u8,
     /// Lives of this socket that ended before this one: connected, disconnected, connected again. User space counts
     /// them, where it follows holders.
-    pub lives: u32,
+    pub lives: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Envelope>() == 96);

@@ -34,7 +34,7 @@ const GHOST_NS: u64 = 1_000_000_000;
 const LONG_NS: u64 = 600 * GHOST_NS;
 
 /// `via` of what no hook sent.
-const NO_HOOK: u8 = u8::MAX;
+const NO_HOOK: u16 = u16::MAX;
 
 /// What becomes of an event that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub struct Before {
 #[derive(Clone, Copy, Debug)]
 struct Ghost {
     born: u8,
-    lives: u32,
+    lives: u8,
     /// When it may be forgotten.
     until_ns: u64,
 }

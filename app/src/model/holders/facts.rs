@@ -87,7 +87,7 @@ impl Holders {
             None => how::UNKNOWN,
         };
         if let Some(old) = stood {
-            if envelope.via == Program::DupKprobe as u8 {
+            if envelope.via == Program::DupKprobe as u16 {
                 process.replaced.push((old, fd));
             } else {
                 // That it was closed nobody saw.

@@ -118,7 +118,7 @@ impl Socket {
     }
 
     /// Lives that ended before this one.
-    pub fn lives(&self) -> u32 {
+    pub fn lives(&self) -> u8 {
         self.envelope.lives
     }
 
@@ -133,7 +133,7 @@ impl Socket {
             Turn::Begins => {
                 let another = std::mem::take(&mut self.over);
                 if another {
-                    self.envelope.lives += 1;
+                    self.envelope.lives = self.envelope.lives.saturating_add(1);
                     self.listens = false;
                     self.listener = 0;
                     self.acceptors.clear();

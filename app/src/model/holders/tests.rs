@@ -43,7 +43,7 @@ struct Told {
     now: u64,
     made: Vec<Event>,
     last: Option<Event>,
-    via: u8,
+    via: u16,
     /// The other end's port, where it is another than usual.
     dport: Option<u16>,
 }
@@ -282,7 +282,7 @@ fn descriptors_are_counted_one_by_one() {
     // dup2() over the connection: its own close finds it gone.
     let mut told = Told::serving();
     told.open(SERVER, CONNECTION, 6);
-    told.via = Program::DupKprobe as u8;
+    told.via = Program::DupKprobe as u16;
     assert_eq!(told.open(SERVER, LISTENER, 5), Some(how::DUPLICATED));
     assert_eq!(told.close(SERVER, CONNECTION, UNKNOWN_FD), Some(1));
     assert_eq!(told.close(SERVER, LISTENER, 4), Some(1));
