@@ -108,8 +108,8 @@ impl Subject {
                 pid: task.pid,
                 tid: task.tid,
                 uid: task.uid,
-                reserved: 0,
                 lives: 0,
+                reserved: [0; 2],
             },
             shown,
         })
@@ -336,8 +336,8 @@ pub fn emit_at<P: Payload>(place: &Place, task: Task, payload: P) {
             pid: task.pid,
             tid: task.tid,
             uid: task.uid,
-            reserved: 0,
             lives: 0,
+            reserved: [0; 2],
         },
         payload,
     );

@@ -211,9 +211,22 @@ pub struct Event {
 impl Event {
     /// Decodes a record of the ring buffer; `None` if it is none of ours.
     pub fn decode(record: &[u8]) -> Option<Self> {
-        let envelope: Envelope = read(record)?;
+        let mut envelope: Envelope = read(record)?;
         let kind = Kind::from_wire(envelope.kind)?;
         let detail = Detail::decode(kind, record.get(size_of::<Envelope>()..)?)?;
+        // A socket that was disconnected keeps the address of the peer that it had, but not the port.
+        let has_peer = !matches!(
+            detail,
+            Detail::Bound(_)
+                | Detail::Listening(_)
+                | Detail::State(abi::State {
+                    newstate: abi::state::LISTEN,
+                    ..
+                })
+        );
+        if !has_peer && envelope.dport == 0 {
+            envelope.daddr = UNSPECIFIED[usize::from(envelope.family == 6)];
+        }
         Some(Self { envelope, detail })
     }
 
@@ -251,8 +264,8 @@ impl Event {
     }
 
     /// Which life of the socket it is, from the second on.
-    pub fn life(&self) -> Option<u16> {
-        (self.envelope.lives > 0).then(|| self.envelope.lives.saturating_add(1))
+    pub fn life(&self) -> Option<u32> {
+        (self.envelope.lives > 0).then(|| u32::from(self.envelope.lives) + 1)
     }
 
     /// An IPv6 socket that speaks IPv4.
@@ -265,6 +278,9 @@ impl Event {
 fn read<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> Option<T> {
     bytes.get(..size_of::<T>()).map(bytemuck::pod_read_unaligned)
 }
+
+/// No address, of IPv4 and of IPv6.
+const UNSPECIFIED: [[u64; 2]; 2] = [[0, 0xffff_u32.to_be() as u64], [0; 2]];
 
 /// The kernel side holds IPv4 as `::ffff:a.b.c.d`.
 pub(crate) fn address(words: [u64; 2], family: u8) -> IpAddr {

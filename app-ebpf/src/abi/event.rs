@@ -181,11 +181,11 @@ pub struct Envelope {
     pub uid: u32,
     /// 4 or 6: the protocol on the wire.
     pub family: u8,
-    /// Zero.
-    pub reserved: u8,
     /// Lives of this socket that ended before this one: connected, disconnected, connected again. User space counts
     /// them, where it follows holders.
-    pub lives: u16,
+    pub lives: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 const _: () = assert!(size_of::<Envelope>() == 96);

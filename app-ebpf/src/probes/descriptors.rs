@@ -109,9 +109,9 @@ fn call_opened(context: &TracePointContext, place: Program, via: Program) {
     let file = file_of_fd(fd as u64);
     // Most descriptors are no sockets.
     if sock_of_file(file).is_some() && first_in_call(file.ptr() as u64, place, via) {
-        // pidfd_getfd(2) takes it from another process; the others duplicate.
         let how = match place {
             Program::OpenPidfdTp => how::RECEIVED,
+            Program::OpenAcceptTp | Program::OpenAccept4Tp => how::UNKNOWN,
             _ => how::DUPLICATED,
         };
         opened(file, fd as i32, how, via);

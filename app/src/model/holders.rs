@@ -60,7 +60,7 @@ pub struct Before {
 #[derive(Clone, Copy, Debug)]
 struct Ghost {
     born: u8,
-    lives: u16,
+    lives: u8,
     /// When it may be forgotten.
     until_ns: u64,
 }

@@ -11,7 +11,7 @@ use std::{
     thread,
 };
 
-use super::helper::{FLAG, cookie};
+use super::helper::{FLAG, cookie, sockaddr};
 
 /// How this binary is told to be one of them.
 pub const PREFIX: &str = "model-";
@@ -61,11 +61,16 @@ impl Model {
     pub fn ask(&mut self, address: SocketAddr) -> Served {
         let mut client = TcpStream::connect(address).unwrap();
         client.write_all(b"?").unwrap();
-        let mut line = String::new();
-        self.out.read_line(&mut line).unwrap();
+        let served = self.served();
         let mut answer = [0; 1];
         client.read_exact(&mut answer).unwrap();
         assert_eq!(&answer, b"!");
+        served
+    }
+
+    fn served(&mut self) -> Served {
+        let mut line = String::new();
+        self.out.read_line(&mut line).unwrap();
         let mut words = line.split_whitespace();
         let mut word = || words.next().expect("pid, descriptor, cookie");
         Served {
@@ -73,6 +78,15 @@ impl Model {
             fd: word().parse().unwrap(),
             cookie: word().parse().unwrap(),
         }
+    }
+
+    /// One connection on which three bytes are sent, and who says to have read, in order.
+    pub fn ask_twice(&mut self, address: SocketAddr) -> [Served; 2] {
+        let mut client = TcpStream::connect(address).unwrap();
+        client.write_all(b"???").unwrap();
+        let served = [self.served(), self.served()];
+        client.read_exact(&mut [0; 1]).unwrap();
+        served
     }
 
     /// Lets it end, with all its processes.
@@ -102,6 +116,13 @@ pub fn run(args: &[String]) -> ExitCode {
         "activation" => activation(),
         "helper-keeps" => helper_keeps(),
         "pid-reuse" => pid_reuse(),
+        "untouched-copy" => untouched_copy(),
+        "handed-back" => handed_back(),
+        "bound-then-forked" => bound_then_forked(),
+        "child-without-it" => child_without_it(),
+        "idle" => {
+            until_let_go(&[]);
+        }
         "storm" => storm(),
         "serve" => {
             name();
@@ -435,4 +456,99 @@ fn storm() {
         }
         serve(connection);
     });
+}
+
+/// The child that serves runs another program first, which gets a copy only to close it.
+fn untouched_copy() {
+    accepting(&listen(), |connection| {
+        let child = fork(|| {
+            // Descriptors are close-on-exec.
+            let mut command = Command::new("/proc/self/exe");
+            command.args([FLAG, &format!("{PREFIX}idle")]).stdin(Stdio::piped());
+            let mut program = command.spawn().unwrap();
+            answer(connection.as_raw_fd(), connection.as_raw_fd(), 1);
+            drop(program.stdin.take());
+            assert!(program.wait().unwrap().success());
+        });
+        drop(connection);
+        wait_for(child);
+    });
+}
+
+/// It reads, its child reads, and it reads again and answers.
+fn handed_back() {
+    let read = |connection: &TcpStream| assert_eq!((&mut &*connection).read(&mut [0; 1]).unwrap(), 1);
+    accepting(&listen(), |connection| {
+        let fd = connection.as_raw_fd();
+        read(&connection);
+        wait_for(fork(|| {
+            read(&connection);
+            tell(1, &format!("{} {fd} {}", std::process::id(), cookie(fd)));
+        }));
+        read(&connection);
+        tell(1, &format!("{} {fd} {}", std::process::id(), cookie(fd)));
+        (&connection).write_all(b"!").unwrap();
+    });
+}
+
+/// Two children listen on what it has bound, one after the other ends, and it closes last.
+fn bound_then_forked() {
+    // SAFETY: plain calls with an address of the right size.
+    let fd = unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        let name = sockaddr("127.0.0.1:0".parse().unwrap());
+        assert_eq!(libc::bind(fd, (&raw const name).cast(), 16), 0);
+        fd
+    };
+    for _ in 0..2 {
+        // SAFETY: a descriptor of this process.
+        wait_for(fork(|| assert_eq!(unsafe { libc::listen(fd, 9) }, 0)));
+    }
+    // SAFETY: likewise.
+    let listener = unsafe { TcpListener::from_raw_fd(fd) };
+    tell(1, &format!("{}", listener.local_addr().unwrap()));
+    drop(listener);
+    until_let_go(&[]);
+}
+
+/// It connects to itself, and has children that do not get the descriptor: by execve(2), and by close_range(2).
+fn child_without_it() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    for by_exec in [true, false] {
+        let connection = TcpStream::connect(address).unwrap();
+        let mut pair = [0; 2];
+        // SAFETY: a place for two descriptors.
+        assert_eq!(unsafe { libc::pipe2(pair.as_mut_ptr(), libc::O_CLOEXEC) }, 0);
+        let child = fork(|| {
+            // SAFETY: descriptors of this process.
+            unsafe { libc::dup2(pair[0], 0) };
+            if by_exec {
+                exec(&[&format!("{PREFIX}idle")]);
+            }
+            // SAFETY: likewise.
+            unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
+            until_let_go(&[]);
+        });
+        let sockets = || {
+            let fds = std::fs::read_dir(format!("/proc/{child}/fd"))
+                .into_iter()
+                .flatten()
+                .flatten();
+            let links = fds.filter_map(|fd| std::fs::read_link(fd.path()).ok());
+            links
+                .filter(|link| link.to_string_lossy().starts_with("socket:"))
+                .count()
+        };
+        assert!(super::until(super::PATIENCE, || sockets() == 0));
+        // SAFETY: it ends with the last writer.
+        unsafe { libc::close(pair[0]) };
+        drop(connection);
+        // SAFETY: likewise.
+        unsafe { libc::close(pair[1]) };
+        wait_for(child);
+    }
+    drop(listener);
+    tell(1, &format!("{address}"));
+    until_let_go(&[]);
 }

@@ -118,7 +118,7 @@ impl Socket {
     }
 
     /// Lives that ended before this one.
-    pub fn lives(&self) -> u16 {
+    pub fn lives(&self) -> u8 {
         self.envelope.lives
     }
 

@@ -178,3 +178,115 @@ pub fn pid_reuse(class: Class) {
     let of_connections = forks.iter().filter(|event| event["raddr"].is_string());
     assert_eq!(of_connections.count(), COUNT, "{forks:?}");
 }
+
+/// Who closes a copy untouched was handed nothing.
+pub fn untouched_copy(class: Class) {
+    Story::of(class, "untouched-copy").hands_off("fork");
+}
+
+/// It comes back to the one that gave it away.
+pub fn handed_back(class: Class) {
+    let namespace = Namespace::new();
+    let tracer = Tracer::start(class, &namespace, &["-e", KINDS]);
+    let (model, served, pid) = namespace.run(|| {
+        let mut model = Model::start("handed-back");
+        let address = model.address;
+        let served: Vec<_> = (0..COUNT).map(|_| model.ask_twice(address)).collect();
+        let pid = model.pid();
+        (model, served, pid)
+    });
+    tracer.wait_for("last_close", 2 * COUNT);
+    model.stop();
+    let story = Story {
+        model: pid,
+        served: Vec::new(),
+        events: tracer.stop(),
+    };
+    story.events.assert_whole();
+    for [child, parent] in &served {
+        assert_eq!(parent.pid, u64::from(story.model));
+        let handed = story.of_kind("handed_off", child);
+        let ways: Vec<_> = handed
+            .iter()
+            .map(|event| {
+                (
+                    &event["from"]["pid"],
+                    &event["to"]["pid"],
+                    &event["how"],
+                    &event["first"],
+                )
+            })
+            .collect();
+        let (parent, child) = (&parent.pid.into(), &child.pid.into());
+        assert_eq!(
+            ways,
+            [
+                (parent, child, &"fork".into(), &"read".into()),
+                (child, parent, &"accepted".into(), &"read".into())
+            ]
+        );
+        assert_eq!(handed[0]["through"]["pid"], *parent);
+        assert_eq!(handed[1]["through"], Value::Null);
+    }
+    story.is_right();
+}
+
+/// What is bound, and does not listen yet, is followed; who listens on it later got it by fork(2).
+pub fn bound_then_forked(class: Class) {
+    let namespace = Namespace::new();
+    let tracer = Tracer::start(
+        class,
+        &namespace,
+        &["-e", "bound,listening,inherited,handed_off,fd_closed,last_close"],
+    );
+    let model = namespace.run(|| Model::start("bound-then-forked"));
+    tracer.wait_for("last_close", 1);
+    let pid = model.pid();
+    model.stop();
+    let events = tracer.stop();
+    events.assert_whole();
+    let bound = events.one("bound");
+    assert_eq!(bound["pid"], pid);
+    let inherited: Vec<_> = events
+        .of("inherited")
+        .into_iter()
+        .map(|event| (&event["cookie"], &event["fd"], &event["holders"]))
+        .collect();
+    assert_eq!(inherited, [(&bound["cookie"], &bound["fd"], &2.into()); 2]);
+    assert_eq!(events.of("listening").len(), 2);
+    let left: Vec<_> = events.of("fd_closed").into_iter().map(|event| &event["left"]).collect();
+    assert_eq!(left, [1, 1, 0]);
+    assert_eq!(events.one("last_close")["pid"], pid);
+    assert!(events.of("handed_off").is_empty(), "{:?}", events.of("handed_off"));
+}
+
+/// Children that do not get a connection do not hold it.
+pub fn child_without_it(class: Class) {
+    let namespace = Namespace::new();
+    let tracer = Tracer::start(
+        class,
+        &namespace,
+        &["-e", "connect,handed_off,fd_closed,last_close,finding"],
+    );
+    let model = namespace.run(|| Model::start("child-without-it"));
+    // Of the listener, and of both its connections, which nobody accepted.
+    tracer.wait_for("last_close", 3);
+    let pid = model.pid();
+    model.stop();
+    let events = tracer.stop();
+    events.assert_whole();
+    let connects = events.of("connect");
+    assert_eq!(connects.len(), 2);
+    for connect in connects {
+        let closed: Vec<_> = events
+            .of("fd_closed")
+            .into_iter()
+            .filter(|event| event["cookie"] == connect["cookie"])
+            .map(|event| (event["pid"] == pid, &event["left"]))
+            .collect();
+        assert_eq!(closed, [(false, &1.into()), (true, &0.into())], "{connect}");
+    }
+    for kind in ["handed_off", "finding"] {
+        assert!(events.of(kind).is_empty(), "{:?}", events.of(kind));
+    }
+}
