@@ -2,6 +2,7 @@
 
 mod allowed_skips;
 mod apt;
+mod bench;
 mod bpf_linker;
 mod build_ebpf;
 mod cache;
@@ -53,6 +54,8 @@ enum Task {
     Lint,
     /// Write the documents that are generated from the program.
     Docs,
+    /// Measure this build against another one.
+    Bench(bench::Args),
     /// Build socklife and show a few real connections.
     Demo(demo::Args),
 }
@@ -75,6 +78,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Vm(args) => vm::run(&args),
         Task::Lint => lint::run(),
         Task::Docs => docs::run(),
+        Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
     }
 }
