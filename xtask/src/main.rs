@@ -1,6 +1,7 @@
 //! `cargo xtask`: build, test and check socklife.
 
 mod apt;
+mod bench;
 mod bpf_linker;
 mod build_ebpf;
 mod cache;
@@ -59,6 +60,8 @@ enum Task {
     Lint,
     /// Write the documents that are generated from the program.
     Docs,
+    /// Measure this build against another one.
+    Bench(bench::Args),
     /// Build socklife and show a few real connections.
     Demo(demo::Args),
 }
@@ -83,6 +86,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Rungs(args) => rungs::run(&args),
         Task::Lint => lint::run(),
         Task::Docs => docs::run(),
+        Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
     }
 }

@@ -18,6 +18,13 @@ pub fn with<'a>(
     functions: impl Iterator<Item = (u32, &'a str)>,
     typedefs: impl Iterator<Item = (u32, &'a str)>,
 ) -> Result<Btf> {
+    Btf::parse(&bytes(functions, typedefs)?, Endianness::default()).map_err(|error| anyhow!(error))
+}
+
+fn bytes<'a>(
+    functions: impl Iterator<Item = (u32, &'a str)>,
+    typedefs: impl Iterator<Item = (u32, &'a str)>,
+) -> Result<Vec<u8>> {
     let functions = functions.map(|(number, name)| (number, name, FUNCTION));
     let typedefs = typedefs.map(|(number, name)| (number, name, TYPEDEF));
     let mut wanted: Vec<_> = functions.chain(typedefs).collect();
@@ -40,7 +47,7 @@ pub fn with<'a>(
     }
     data.extend(types);
     data.extend(strings);
-    Btf::parse(&data, Endianness::default()).map_err(|error| anyhow!(error))
+    Ok(data)
 }
 
 /// Bytes of a type without details.
@@ -93,4 +100,44 @@ fn open_nothing() -> Result<(), io::Error> {
             && libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) == 0
     };
     if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, thread};
+
+    use super::{bytes, loader, open_nothing, with};
+    use crate::kernel::btf::{self, Names};
+
+    #[test]
+    fn types_have_their_numbers() {
+        let functions = || [(7, "tcp_connect"), (2, "bpf_iter_tcp")].into_iter();
+        let typedefs = || [(3, "btf_trace_tcp_destroy_sock")].into_iter();
+        let names = Names {
+            structs: vec![""],
+            functions: vec!["tcp_connect", "bpf_iter_tcp", "gone"],
+            typedefs: vec!["btf_trace_tcp_destroy_sock", "tcp_connect"],
+        };
+        let data = bytes(functions(), typedefs()).expect("it is small");
+        assert_eq!(data.len(), 24 + 7 * 12 + 1 + 12 + 13 + 27);
+        let btf = btf::Btf::parse(data, &names).expect("it parses");
+        assert_eq!(btf.function("tcp_connect"), Some(7));
+        assert_eq!(btf.function("bpf_iter_tcp"), Some(2));
+        assert_eq!(btf.typedef("btf_trace_tcp_destroy_sock"), Some(3));
+        assert_eq!((btf.function("gone"), btf.typedef("tcp_connect")), (None, None));
+        assert!(with(functions(), typedefs()).is_ok(), "aya parses it too");
+        assert!(with([(0, "void")].into_iter(), typedefs()).is_err());
+    }
+
+    #[test]
+    fn only_the_thread_that_makes_the_loader_opens_nothing() {
+        let there = "/proc/self/stat";
+        let opened = thread::spawn(move || {
+            open_nothing().expect("this kernel has seccomp");
+            fs::File::open(there).map(drop)
+        });
+        assert!(opened.join().expect("it ends").is_err());
+        loader().expect("a loader");
+        assert!(fs::File::open(there).is_ok());
+    }
 }

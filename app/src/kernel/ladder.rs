@@ -3,7 +3,7 @@
 
 use std::{
     cell::OnceCell,
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map::Entry},
     fs,
     os::fd::OwnedFd,
     slice,
@@ -129,11 +129,11 @@ impl<'a> Climb<'a> {
         let mut own = HashMap::new();
         for hook in row.rungs.iter().flat_map(|rung| rung.hooks) {
             let symbol = hook.program.symbol();
-            if !own.contains_key(&hook.program) {
+            if let Entry::Vacant(place) = own.entry(hook.program) {
                 let program = programs
                     .remove(symbol)
                     .with_context(|| format!("the object has no program {symbol}, or two rows have it"))?;
-                own.insert(hook.program, program);
+                place.insert(program);
             }
         }
         Ok(Self {

@@ -100,3 +100,19 @@ impl Targets {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Targets;
+
+    #[test]
+    fn each_target_is_looked_for_once() {
+        let targets = Targets::of_table();
+        for names in [&targets.functions, &targets.typedefs] {
+            assert!(names.windows(2).all(|pair| pair[0] < pair[1]), "{names:?}");
+        }
+        assert!(targets.functions.contains(&"bpf_iter_tcp".to_owned()));
+        assert!(targets.functions.contains(&"tcp_connect".to_owned()));
+        assert!(targets.typedefs.contains(&"btf_trace_inet_sock_set_state".to_owned()));
+    }
+}
