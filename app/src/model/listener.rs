@@ -68,7 +68,9 @@ pub struct Listener {
     pub before: bool,
     /// Children that waited when the trace began: nobody knows since when. They are the first to be accepted.
     pub older_children: u32,
-    /// The same when it was seen first.
+    /// Some wait, and nobody saw them come, when it was looked at last.
+    pub strangers: bool,
+    /// Older children when it was seen first.
     pub older_at_first: u32,
     /// Connections that left the accept queue, and nobody saw how.
     pub unseen: u64,
@@ -106,6 +108,7 @@ impl Listener {
             before: false,
             older_children: 0,
             older_at_first: 0,
+            strangers: false,
             unseen: 0,
             unseen_mark: 0,
             closed: false,

@@ -109,15 +109,10 @@ impl Listeners {
         if self.known.get(&key).is_some_and(|listener| listener.older_children > 0) {
             return Some(Oldest::Unknown);
         }
-        let waits = |listener: &Listener| !matches!(listener.queues.accept_queue, 0 | UNKNOWN_DEPTH);
+        let strangers = || self.known.get(&key).is_some_and(|listener| listener.strangers);
         match self.waiters.first(key) {
             Some(since) => Some(Oldest::Since(since)),
-            // Somebody waits, and nobody saw who came.
-            None => self
-                .known
-                .get(&key)
-                .filter(|listener| waits(listener))
-                .map(|_| Oldest::Unknown),
+            None => strangers().then_some(Oldest::Unknown),
         }
     }
 
@@ -169,6 +164,7 @@ impl Listeners {
                 listener.older_at_first = older;
             }
             listener.older_children = listener.older_children.min(older);
+            listener.strangers = older > listener.older_children;
         }
     }
 
@@ -304,6 +300,7 @@ impl Listeners {
         {
             listener.closed = true;
             listener.older_children = 0;
+            listener.strangers = false;
             self.closed.push_back(key);
             if self.closed.len() > CLOSED {
                 self.drop_closed();
