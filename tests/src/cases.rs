@@ -127,6 +127,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("full_table_is_counted", loss::socket_table),
     ("full_request_table_is_counted", loss::request_table),
     ("queues_expired_early", queues::syn_queue::expired_early),
+    ("queues_time_wait_passes", queues::syn_queue::time_wait_passes),
     ("syn_flood", flood::syn_flood),
     ("queues_in_a_flood", flood::queues_go_on),
     ("capacity_descriptors", capacity::descriptors),

@@ -1,6 +1,10 @@
 //! The SYN queue: the ways out of it that are no handshake, and what does not get in.
 
-use std::{net::TcpStream, os::fd::AsRawFd as _};
+use std::{
+    io::Read as _,
+    net::TcpStream,
+    os::fd::{AsRawFd as _, FromRawFd as _},
+};
 
 use socklife::scene::{
     peer::Peer,
@@ -8,7 +12,12 @@ use socklife::scene::{
 };
 
 use super::*;
-use crate::harness::{Class, helper::cookie, netstat::Netstat, socklife};
+use crate::harness::{
+    Class,
+    helper::{cookie, sockaddr},
+    netstat::Netstat,
+    socklife,
+};
 
 /// No final ACK: the SYN-ACK goes out twice, and then time is up.
 pub fn expired(class: Class) {
@@ -89,6 +98,80 @@ pub fn expired_early() {
     assert!(
         late.iter().all(|event| event["cause"] == "listener_closed"),
         "{late:#?}"
+    );
+}
+
+/// Connects from a port that a socket of before had.
+fn connect_from(local: SocketAddr, server: SocketAddr) -> TcpStream {
+    let (from, to) = (sockaddr(local), sockaddr(server));
+    let yes: libc::c_int = 1;
+    // SAFETY: plain socket calls with an option and addresses of the right sizes.
+    unsafe {
+        let fd = libc::socket(libc::AF_INET, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0);
+        let socket = TcpStream::from_raw_fd(fd);
+        let reuse = libc::SO_REUSEADDR;
+        assert_eq!(
+            libc::setsockopt(fd, libc::SOL_SOCKET, reuse, (&raw const yes).cast(), 4),
+            0
+        );
+        assert_eq!(libc::bind(fd, (&raw const from).cast(), 16), 0);
+        assert_eq!(libc::connect(fd, (&raw const to).cast(), 16), 0);
+        socket
+    }
+}
+
+/// A SYN whose four-tuple is in TIME_WAIT gets in where the SYN queue is full for everybody else.
+pub fn time_wait_passes() {
+    let namespace = Namespace::new();
+    namespace.run(|| peer::prepare().unwrap());
+    let mut trace = socklife();
+    trace.args(["trace", "-o", "json", "--netns", &namespace.inode.to_string()]);
+    trace.args(["--event", "syn_queued,syn_refused"]);
+    let tracer = Tracer::spawn(trace);
+    let (local, peers) = namespace.run(|| {
+        sysctl("tcp_syncookies", 0).unwrap();
+        let listener = listener(V4, 1).unwrap();
+        let server = listener.local_addr().unwrap();
+        let mut client = TcpStream::connect(server).unwrap();
+        let local = client.local_addr().unwrap();
+        // This end closes first.
+        drop(listener.accept().unwrap());
+        assert_eq!(client.read(&mut [0]).unwrap(), 0);
+        drop(client);
+        let peers: Vec<_> = (0..3)
+            .map(|number| {
+                let peer = Peer::new(server, number).unwrap();
+                peer.syn().unwrap();
+                peer.local
+            })
+            .collect();
+        let _again = connect_from(local, server);
+        (local, peers)
+    });
+    tracer.wait_for("syn_queued", 3);
+    let events = tracer.stop();
+    events.assert_whole();
+    let queued = events.of("syn_queued");
+    let of_peers = queued
+        .iter()
+        .filter(|event| peers.iter().any(|peer| peer.port() == port(event, "rport")))
+        .count();
+    let refused = events.of("syn_refused");
+    assert_eq!(of_peers + refused.len(), peers.len(), "{:#?}", events.all);
+    assert!(!refused.is_empty(), "{:#?}", events.all);
+    assert!(
+        refused.iter().all(|event| event["cause"] == "syn_queue_full"),
+        "{refused:#?}"
+    );
+    let again = queued.last().unwrap();
+    assert_eq!(
+        (
+            port(again, "rport"),
+            again["syn_queue"].as_u64(),
+            &again["syn_queue_limit"]
+        ),
+        (local.port(), Some(of_peers as u64 + 1), &1.into()),
+        "{again}"
     );
 }
 
