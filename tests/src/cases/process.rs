@@ -143,7 +143,7 @@ pub fn storm() {
     let args = ["-o", "json", "--duration", "2s", "--ring-buffer", "256"];
     let tracer = Tracer::spawn(trace(&namespace, &args));
     // SAFETY: numbers only.
-    let slower = unsafe { libc::setpriority(libc::PRIO_PROCESS, tracer.child.id(), 10) };
+    let slower = unsafe { libc::setpriority(libc::PRIO_PROCESS, tracer.pid(), 10) };
     assert_eq!(slower, 0);
     let over = Arc::new(AtomicBool::new(false));
     let begun = Instant::now();
