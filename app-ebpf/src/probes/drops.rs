@@ -104,7 +104,7 @@ fn freed(context: &impl EbpfContext, via: Program) {
         tracepoint_slot(context, arg!(kfree_skb_reason)) as u32
     };
     // Counted by the kernel's reason, but told as `accept_refused`.
-    let refused = noted.refused || reason == global!(CONFIG.reason_listen_overflow);
+    let refused = noted.refused || (reason != NO_REASON && reason == global!(CONFIG.reason_listen_overflow));
     if refused && global!(FILTER.events) & DROPS_COUNTED == 0 {
         return;
     }

@@ -116,9 +116,9 @@ pub fn via(class: Class) {
             let received = receive(peer.as_raw_fd());
             let dup = call(libc::SYS_dup, [fd, 0, 0]);
             let fcntl = call(libc::SYS_fcntl, [fd, libc::F_DUPFD_CLOEXEC, 700]);
-            for _ in 0..2 {
-                call(libc::SYS_dup2, [fd, 801, 0]);
-                call(libc::SYS_dup3, [fd, 802, 0]);
+            for from in [fd, other] {
+                call(libc::SYS_dup2, [from, 801, 0]);
+                call(libc::SYS_dup3, [from, 802, 0]);
             }
             for fd in [received, dup, fcntl, 801, 802, other] {
                 call(libc::SYS_close, [fd, 0, 0]);
