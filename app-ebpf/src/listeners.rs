@@ -212,8 +212,8 @@ fn on(saddr: [u64; 2], sport: u16, netns: u32) -> Option<Listening> {
     unsafe { LISTENING.get(key) }.copied()
 }
 
-/// A listener is gone: tells what was counted, and forgets it.
-#[inline(always)]
+/// A listener is gone: tells what was counted, and forgets it. By itself, for its stack.
+#[inline(never)]
 pub fn forget(key: u64, via: Program) {
     let Some(tally) = LISTENERS.get_ptr(key) else {
         return;

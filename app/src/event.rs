@@ -589,7 +589,7 @@ mod tests {
     fn what_is_not_ours_is_not_decoded() {
         let mut envelope = Envelope::zeroed();
         assert!(Event::decode(bytemuck::bytes_of(&envelope)).is_none(), "kind 0");
-        envelope.kind = Kind::Connect as u8;
+        envelope.kind = Kind::LastClose as u8;
         assert!(Event::decode(bytemuck::bytes_of(&envelope)).is_some());
         assert!(
             Event::decode(&bytemuck::bytes_of(&envelope)[1..]).is_none(),
