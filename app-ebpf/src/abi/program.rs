@@ -244,3 +244,6 @@ programs! {
     SkbRcv6FentrySecond = "skb_rcv6_fentry_second",
     SkbRcvKprobe = "skb_rcv_kprobe",
 }
+
+// `via` is a byte.
+const _: () = assert!(Program::ALL.len() <= u8::MAX as usize);
