@@ -9,10 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use crate::{
-    kernel::namespaces::{self, Looked},
-    output::say,
-};
+use crate::{kernel::namespaces, output::say};
 
 /// The inode of a namespace named by path, PID, inode, or name as `ip netns` has it.
 pub fn resolve(name: &str) -> Result<u32> {
@@ -47,20 +44,24 @@ pub fn is_own(netns: u32) -> bool {
 
 /// An error if no network namespace has this inode, as far as anybody can know.
 fn is_there(number: u32, name: &str) -> Result<()> {
-    match namespaces::look_for(number) {
-        Looked::There => Ok(()),
-        Looked::NotThere => bail!(
-            "--netns {name}: no network namespace has this number (`lsns -t net` lists them; a path such as \
-             /run/netns/NAME, or a PID, names one as well)"
-        ),
-        Looked::Hidden => {
-            say!(
-                "socklife: --netns {name}: cannot tell whether there is such a namespace: not every process may be looked \
-                 at (CAP_SYS_PTRACE)"
-            );
-            Ok(())
-        }
+    let found = namespaces::look_for(number);
+    if found || may_look_at_others() {
+        ensure!(
+            found,
+            "--netns {name}: no network namespace has this number, as far as processes may be looked at (`lsns -t net` \
+             lists them; a path such as /run/netns/NAME, or a PID, names one as well)"
+        );
+    } else {
+        say!(
+            "socklife: --netns {name}: cannot tell whether there is such a namespace: other processes may not be looked at \
+             (CAP_SYS_PTRACE)"
+        );
     }
+    Ok(())
+}
+
+fn may_look_at_others() -> bool {
+    caps::has_cap(None, caps::CapSet::Effective, caps::Capability::CAP_SYS_PTRACE).unwrap_or(false)
 }
 
 fn inode(path: &Path) -> Result<u32> {
@@ -74,7 +75,9 @@ fn inode(path: &Path) -> Result<u32> {
         "{} is a namespace of another kind: a network namespace is /proc/PID/ns/net",
         path.display()
     );
-    let file = file.metadata().with_context(|| format!("cannot look at {}", path.display()))?;
+    let file = file
+        .metadata()
+        .with_context(|| format!("cannot look at {}", path.display()))?;
     u32::try_from(file.ino()).context("a namespace's inode has 32 bits")
 }
 
@@ -120,7 +123,8 @@ pub fn enter_new_as_anybody() -> Result<u32> {
         ("uid_map", format!("0 {uid} 1")),
         ("gid_map", format!("0 {gid} 1")),
     ] {
-        std::fs::write(format!("/proc/self/{file}"), text).with_context(|| format!("cannot write {file}"))?;
+        // It has no name there without it, but all privileges: root without CAP_SETFCAP may not be mapped.
+        let _ = std::fs::write(format!("/proc/self/{file}"), text);
     }
     loopback_up().context("cannot bring loopback up")?;
     inode(Path::new("/proc/thread-self/ns/net"))

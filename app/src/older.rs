@@ -18,6 +18,7 @@ use crate::{
     kernel::{Counters, Found as Listed, Sockets, namespaces},
     model::{Holders, holders::Before},
     output::say,
+    pids,
 };
 
 /// A process that forks while we look is found the next time, and its child then or by an event.
@@ -29,6 +30,10 @@ const LOOKS: u32 = 3;
 ///
 /// When the kernel lets us list no sockets.
 pub fn tell(model: &mut Holders, counters: &mut Counters, filter: &Filter) -> Result<()> {
+    if !pids::proc_is_initial() {
+        say!("socklife: /proc is of another PID namespace: who holds sockets already is not known");
+        return Ok(());
+    }
     if filter.netns != 0 && namespaces::find(filter.netns).is_empty() {
         say!(
             "socklife: network namespace {} may not be looked at (CAP_SYS_PTRACE): what is there already is not known",

@@ -338,8 +338,14 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
         let taken = taken.local_addr().map(|address| (address, taken)).expect("an address");
         let said = error(&taken.0.to_string());
-        assert!(said.contains("another program has the port") && said.contains("ss -tlnp"), "{said}");
+        assert!(
+            said.contains("another program has the port") && said.contains("ss -tlnp"),
+            "{said}"
+        );
         let said = error("192.0.2.1:8080");
-        assert!(said.contains("no such address") && !said.contains("another program"), "{said}");
+        assert!(
+            said.contains("no such address") && !said.contains("another program"),
+            "{said}"
+        );
     }
 }

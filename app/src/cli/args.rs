@@ -1,12 +1,9 @@
 //! Arguments that several subcommands share.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use clap::{
-    Args,
-    builder::{PossibleValuesParser, TypedValueParser},
-};
+use clap::Args;
 use ipnet::IpNet;
 use socklife_abi::{config::Filter, event::Kind};
 
@@ -14,6 +11,7 @@ use crate::{
     kernel::{Class, Follow, LOOK_AT_OTHERS, Privileges, RowReport, Tracer, Wanted},
     netns,
     output::say,
+    pids,
     self_check::{self, SelfCheck},
 };
 
@@ -79,7 +77,7 @@ pub struct FilterArgs {
     /// half_open_ended, accept_queued, accept_refused, never_accepted, listener; of who holds a socket: handed_off, finding,
     /// last_close, fd_opened, fd_closed, forked, executed, exited, inherited, touched; of the data: skb_dropped,
     /// retransmitted, reset_sent, reset_received, rcvq_full, window_stalled, sndbuf_limited. docs/events.md has each.
-    #[arg(short, long = "event", value_name = "KIND", value_delimiter = ',', value_parser = kinds(), hide_possible_values = true)]
+    #[arg(short, long = "event", value_name = "KIND", value_delimiter = ',', value_parser = kind)]
     events: Vec<Kind>,
 }
 
@@ -133,11 +131,16 @@ impl TraceArgs {
 impl ConnectionArgs {
     /// As the kernel side takes it.
     pub fn filter(&self) -> Result<Filter> {
+        let mut shown = 0;
         if let Some(pid) = self.pid {
             process_exists(pid)?;
+            shown = pids::translate(pid).with_context(|| format!("--pid {pid}"))?;
+            if shown != pid {
+                say!("socklife: --pid {pid} of this PID namespace is {shown} in the initial one");
+            }
         }
         Ok(Filter {
-            pid: self.pid.unwrap_or(0),
+            pid: shown,
             rport: self.rport.unwrap_or(0),
             ..self.sockets.filter()?
         })
@@ -189,8 +192,10 @@ impl SocketArgs {
 
 /// Checks a `--pid`.
 pub fn process_exists(pid: u32) -> Result<()> {
+    // SAFETY: signal 0 is sent to nobody, and asks in the PID namespace of this process.
+    let asked = unsafe { libc::kill(pid.cast_signed(), 0) };
     ensure!(
-        Path::new(&format!("/proc/{pid}")).exists(),
+        asked == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH),
         "--pid {pid}: there is no such process (`ps -e` lists them)"
     );
     Ok(())
@@ -213,13 +218,26 @@ pub fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| "give an address or a network such as 10.0.0.0/8 or 2001:db8::/32".to_owned())
 }
 
-/// By its name; clap says which is meant by one that is nearly right.
-fn kinds() -> impl TypedValueParser<Value = Kind> {
-    let names = Kind::ALL.iter().map(|kind| kind.name());
-    PossibleValuesParser::new(names).try_map(|name| {
-        let kind = Kind::ALL.iter().find(|kind| kind.name() == name);
-        kind.copied().ok_or("no such event")
-    })
+/// An event by its name.
+fn kind(text: &str) -> Result<Kind, String> {
+    if let Some(kind) = Kind::ALL.iter().find(|kind| kind.name() == text) {
+        return Ok(*kind);
+    }
+    let names = || Kind::ALL.iter().map(|kind| kind.name());
+    let meant: Vec<_> = names().filter(|name| is_meant(text, name)).collect();
+    let meant = match &meant[..] {
+        [] => String::new(),
+        meant => format!(" did you mean {}?", meant.join(" or ")),
+    };
+    let all: Vec<_> = names().collect();
+    Err(format!("no such event;{meant} there are {}", all.join(", ")))
+}
+
+/// Whether a name was nearly given: `accept` is the call, `accepted` what came of it.
+fn is_meant(text: &str, name: &str) -> bool {
+    let text = text.to_lowercase().replace('-', "_");
+    let ended = name.strip_prefix(text.as_str());
+    ended.is_some_and(|rest| matches!(rest, "" | "d" | "ed" | "ing")) || strsim::damerau_levenshtein(&text, name) == 1
 }
 
 /// One port: the kernel compares with one.
@@ -287,6 +305,9 @@ pub fn is_blind(tracer: &Tracer) -> bool {
 
 /// Says what cannot be seen here, and what not for want of a right.
 pub fn tell_missing(tracer: &Tracer) {
+    if !pids::is_initial() {
+        say!("socklife: PIDs are those of the initial PID namespace, and this is another");
+    }
     let few = Privileges::of_this_process().is_ok_and(|privileges| privileges.are_few());
     for line in missing(&tracer.report, few) {
         say!("socklife: {line}");
@@ -374,12 +395,26 @@ mod tests {
         let parsed = |kinds: &str| Line::try_parse_from(["trace", "-e", kinds]);
         let right = parsed("accepted,connect_failed").expect("both are events").filter;
         assert_eq!(right.events, [Kind::Accepted, Kind::ConnectFailed]);
-        for (wrong, meant) in [("accept", "'accepted'"), ("listen", "'listening'"), ("close", "'closed'")] {
+        for (wrong, meant) in [
+            ("accept", " accepted?"),
+            ("listen", " listening?"),
+            ("close", " closed?"),
+            ("connect-failed", " connect_failed?"),
+            ("fd_close", " fd_closed?"),
+            ("accpeted", " accepted?"),
+        ] {
             let error = parsed(wrong).expect_err(wrong).to_string();
-            let (_, tip) = error.split_once("tip:").expect("a tip");
-            assert!(tip.contains(meant), "{error}");
+            assert!(
+                error.contains(&format!("did you mean{meant} there are bound, ")),
+                "{error}"
+            );
         }
-        assert!(parsed("lost").expect_err("none").to_string().contains("connect_failed"));
+        assert!(
+            parsed("lost")
+                .expect_err("none")
+                .to_string()
+                .contains("no such event; there are ")
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
 use socklife_abi::config::Filter;
 
@@ -13,9 +13,9 @@ use crate::{
     event::HOLDERS,
     kernel::{Losses, Tracer},
     model::{Holders, holders},
-    netns,
-    older,
+    netns, older,
     output::{self, Format},
+    pids,
     server::Attended,
     stream::{self, Check, Ended, Events, Limits},
 };
@@ -78,7 +78,7 @@ impl Trace {
         if let Some(server) = &server
             && !self.all
         {
-            filter.pid = server.pid();
+            filter.pid = pids::translate(server.pid()).context("--serve (with --all it needs no number)")?;
         }
         let wanted = self.trace.wanted(filter)?;
         check_privileges()?;
@@ -174,7 +174,11 @@ mod tests {
         assert!(passes(|filter| filter.lport = 80, "127.0.0.1:80").is_ok());
         assert!(passes(|filter| filter.family = 4, "[::]:80").is_ok());
         for (change, address, word) in [
-            ((|filter| filter.lport = 81) as fn(&mut Filter), "127.0.0.1:80", "--lport 81"),
+            (
+                (|filter| filter.lport = 81) as fn(&mut Filter),
+                "127.0.0.1:80",
+                "--lport 81",
+            ),
             (|filter| filter.port = 81, "127.0.0.1:80", "--port 81"),
             (|filter| filter.port = 81, "127.0.0.1:0", "free port"),
             (|filter| filter.rport = 80, "127.0.0.1:80", "--rport 80"),

@@ -3,7 +3,6 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     fs::{self, File},
-    io,
     os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     thread,
@@ -49,42 +48,22 @@ pub fn find(wanted: u32) -> Vec<Namespace> {
     found.into_values().collect()
 }
 
-/// What came of a look for a namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Looked {
-    /// It is there.
-    There,
-    /// Nobody lives in it, it has no name, and no process holds it.
-    NotThere,
-    /// Not that we saw, but not everything may be looked at.
-    Hidden,
-}
-
-/// Whether a network namespace has this inode: somebody lives in it, it is mounted somewhere, or a descriptor keeps it.
-pub fn look_for(inode: u32) -> Looked {
-    let mut hidden = false;
-    let mut is_it = |path: &Path| match fs::metadata(path) {
-        Ok(file) => file.ino() == u64::from(inode),
-        Err(error) => {
-            hidden |= error.kind() == io::ErrorKind::PermissionDenied;
-            false
-        }
-    };
-    for process in entries("/proc".as_ref()) {
-        if entries(&process.join("task")).any(|thread| is_it(&thread.join("ns/net"))) {
-            return Looked::There;
-        }
-    }
+/// Whether a network namespace has this inode, as far as we may look: somebody lives in it, it is mounted somewhere, or a
+/// descriptor keeps it.
+pub fn look_for(inode: u32) -> bool {
     let name = format!("net:[{inode}]");
-    if fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(&name)) {
-        return Looked::There;
-    }
-    for process in entries("/proc".as_ref()) {
-        if entries(&process.join("fd")).any(|fd| fs::read_link(fd).is_ok_and(|link| link.as_os_str() == name.as_str())) {
-            return Looked::There;
-        }
-    }
-    if hidden { Looked::Hidden } else { Looked::NotThere }
+    let lives = |process: &Path| {
+        let is_it = |path: &Path| fs::metadata(path).is_ok_and(|file| file.ino() == u64::from(inode));
+        entries(&process.join("task")).any(|thread| is_it(&thread.join("ns/net")))
+    };
+    let holds = |process: &Path| {
+        let is_it = |fd: PathBuf| fs::read_link(fd).is_ok_and(|link| link.as_os_str() == name.as_str());
+        entries(&process.join("fd")).any(is_it)
+    };
+    let proc = Path::new("/proc");
+    entries(proc).any(|process| lives(&process))
+        || fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(&name))
+        || entries(proc).any(|process| holds(&process))
 }
 
 /// Does something in each of these namespaces, in a thread of its own, and says which could not be entered, by inode.

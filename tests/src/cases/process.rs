@@ -80,7 +80,7 @@ pub fn closed_stderr() {
     let own = std::process::id().to_string();
     for (args, code) in [
         (&["trace", "--duration", "100ms"][..], 0),
-        (&["queues", "0.1", "1"], 0),
+        (&["queues", "--duration", "100ms"], 0),
         (&["skb", "--drops", "--interval", "0.1", "--count", "1"], 0),
         (&["sockets", "--pid", &own], 0),
         (&["trace", "--netns", "/no/such"], 1),

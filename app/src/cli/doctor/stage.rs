@@ -60,7 +60,9 @@ impl Stage {
 pub fn play() -> Result<()> {
     let netns = netns::enter_new_as_anybody()?;
     let mut stdout = std::io::stdout().lock();
-    writeln!(stdout, "{netns}").and_then(|()| stdout.flush()).context("nobody waits")?;
+    writeln!(stdout, "{netns}")
+        .and_then(|()| stdout.flush())
+        .context("nobody waits")?;
     let mut line = String::new();
     if std::io::stdin().read_line(&mut line).context("nobody waits")? == 0 {
         return Ok(());
