@@ -10,7 +10,7 @@ mod iterator;
 mod layout;
 mod loader;
 mod losses;
-mod namespaces;
+pub mod namespaces;
 mod netstat;
 mod object;
 mod privilege;

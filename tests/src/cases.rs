@@ -147,6 +147,8 @@ pub const ONCE: &[(&str, fn())] = &[
     ("hostile_comm", process::hostile_comm),
     ("text_columns_line_up", process::columns),
     ("usage_errors", trouble::usage),
+    ("server_gone", trouble::server_gone),
+    ("three_capabilities", trouble::three_capabilities),
     ("no_root", trouble::no_root),
     ("no_btf", trouble::no_btf),
     ("full_disk", trouble::full_disk),

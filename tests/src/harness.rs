@@ -5,6 +5,7 @@ pub mod memory;
 pub mod models;
 mod namespace;
 pub mod netstat;
+pub mod privilege;
 pub mod serve;
 mod tracer;
 pub mod view;

@@ -100,6 +100,8 @@ pub struct RowReport {
     pub chosen: Option<&'static Rung>,
     /// The better rungs, and why they were refused.
     pub refused: Vec<(&'static Rung, String)>,
+    /// One of them was refused for want of a right.
+    pub denied: bool,
 }
 
 impl RowReport {
@@ -122,6 +124,8 @@ pub struct Tracer {
     pub counters: Counters,
     /// What is attached, row by row.
     pub report: Vec<RowReport>,
+    /// Network namespaces that could not be entered to look at what is there already, by inode.
+    pub closed: Vec<u32>,
 }
 
 /// The kernel's counts of what was lost.
@@ -218,8 +222,9 @@ impl Tracer {
             check(&report)?;
         }
         cookies::ask(wanted.filter.netns);
+        let mut closed = Vec::new();
         if report.iter().any(|row| row.takes(Program::SnapshotIter)) {
-            snapshot::take(&mut ebpf, wanted.filter.netns)?;
+            closed = snapshot::take(&mut ebpf, wanted.filter.netns)?;
         }
         if sizes.follows {
             follow(&mut ebpf, wanted.follow)?;
@@ -237,6 +242,7 @@ impl Tracer {
             log: probe_log::open(&mut ebpf),
             _ebpf: ebpf,
             report,
+            closed,
         })
     }
 
@@ -321,6 +327,7 @@ impl Attacher<'_> {
             row,
             chosen: None,
             refused: Vec::new(),
+            denied: false,
         };
         for rung in row.rungs {
             if self.class.is_some_and(|class| !rung.classes.contains(&class)) {
@@ -331,7 +338,10 @@ impl Attacher<'_> {
                     report.chosen = Some(rung);
                     break;
                 }
-                Err(error) => report.refused.push((rung, format!("{error:#}"))),
+                Err(error) => {
+                    report.denied |= is_denied(&error);
+                    report.refused.push((rung, format!("{error:#}")));
+                }
             }
         }
         report
@@ -375,7 +385,11 @@ impl Attacher<'_> {
         }
         if matches!(hook.at, At::Tracepoint(..)) {
             tracefs::ensure().map_err(|error| {
-                anyhow!("cannot mount tracefs: {error}; mount it (mount -t tracefs none /sys/kernel/tracing)")
+                let what = match error.raw_os_error() {
+                    Some(libc::EPERM | libc::EACCES) => "cannot use tracefs (it takes root)",
+                    _ => "cannot mount tracefs; mount it (mount -t tracefs none /sys/kernel/tracing)",
+                };
+                anyhow!(error).context(what)
             })?;
         }
         let symbol = hook.program.symbol();
@@ -435,6 +449,12 @@ impl Attacher<'_> {
             _ => Ok(()),
         };
     }
+}
+
+/// What the verifier refuses is no matter of rights, and has its text only ([`loader::reason`]).
+fn is_denied(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn once(loaded: bool, load: impl FnOnce() -> Result<(), ProgramError>) -> Result<(), ProgramError> {
