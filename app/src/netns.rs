@@ -170,6 +170,10 @@ mod tests {
             ("4294967295", "no network namespace has this number"),
             ("4026531835", "no network namespace has this number"),
         ] {
+            // Who may not look at others cannot know.
+            if !wrong.starts_with('/') && !super::may_look_at_others() {
+                continue;
+            }
             let error = format!("{:#}", resolve(wrong).expect_err(wrong));
             assert!(error.contains(why), "{error}");
         }
