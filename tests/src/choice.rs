@@ -1,6 +1,6 @@
 //! Which trials run: libtest's filters, and as many of them as one likes.
 
-use std::mem;
+use std::{collections::HashSet, fs, mem};
 
 use libtest_mimic::Arguments;
 
@@ -23,8 +23,12 @@ pub fn split(args: Vec<String>) -> (Vec<String>, Vec<String>) {
     (options, filters)
 }
 
+/// Names a file with the names of trials, of which alone we choose.
+const TRIALS: &str = "SOCKLIFE_TRIALS";
+
 /// The trials that were asked for.
 pub struct Choice {
+    only: Option<HashSet<String>>,
     filters: Vec<String>,
     skip: Vec<String>,
     exact: bool,
@@ -33,7 +37,12 @@ pub struct Choice {
 impl Choice {
     /// Takes from the arguments what chooses trials.
     pub fn new(filters: Vec<String>, args: &mut Arguments) -> Self {
+        let only = std::env::var_os(TRIALS).map(|path| {
+            let names = fs::read_to_string(path).unwrap();
+            names.lines().map(str::to_owned).collect()
+        });
         Self {
+            only,
             filters,
             skip: mem::take(&mut args.skip),
             exact: args.exact,
@@ -48,6 +57,8 @@ impl Choice {
                 name.contains(filter.as_str())
             }
         };
-        (self.filters.is_empty() || self.filters.iter().any(fits)) && !self.skip.iter().any(fits)
+        self.only.as_ref().is_none_or(|only| only.contains(name))
+            && (self.filters.is_empty() || self.filters.iter().any(fits))
+            && !self.skip.iter().any(fits)
     }
 }

@@ -1,12 +1,14 @@
 //! What the cases stand on: a namespace, a traced workload, and what came out.
 
 pub mod helper;
+mod lines;
 pub mod memory;
 pub mod models;
 mod namespace;
 pub mod netstat;
 pub mod privilege;
 pub mod serve;
+pub mod shared;
 mod tracer;
 pub mod view;
 
@@ -15,6 +17,7 @@ use std::{
     net::TcpStream,
     os::fd::AsRawFd as _,
     process::Command,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -69,8 +72,17 @@ impl Class {
     }
 }
 
+/// How often the binary under test was started.
+static STARTS: AtomicU32 = AtomicU32::new(0);
+
+/// The same, since this was asked last.
+pub fn starts() -> u32 {
+    STARTS.swap(0, Relaxed)
+}
+
 /// The binary under test.
 pub fn socklife() -> Command {
+    STARTS.fetch_add(1, Relaxed);
     let path = std::env::var_os("SOCKLIFE_BIN").expect("SOCKLIFE_BIN names the binary: run `cargo xtask test`");
     Command::new(path)
 }

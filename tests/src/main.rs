@@ -2,18 +2,20 @@
 //!
 //! One binary: natively it runs as root with `SOCKLIFE_BIN` in the environment; inside a VM it is the first process
 //! (see [`vm`]). Each case runs once for each class of hooks, as `fentry::name`, `kprobe::name`, `tracepoint::name`; what
-//! does not depend on hooks runs as `any::name`. A class that this kernel refuses is skipped by name, with the reason.
+//! does not depend on hooks runs as `any::name`, what does not depend on the kernel either as `native::name`. A class that this kernel refuses is skipped by name, with the reason.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cases;
 mod choice;
 mod harness;
+mod rung_table;
 mod vm;
 
 use std::{
     any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     process::ExitCode,
+    time::Instant,
 };
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -41,13 +43,13 @@ fn main() -> ExitCode {
 
 /// Runs the trials that the arguments choose; all of them one at a time, for they count what happens on the machine.
 fn run(args: Vec<String>) -> ExitCode {
+    let (args, filters) = choice::split(args);
+    let mut args = Arguments::from_iter(args);
     // SAFETY: no arguments.
-    if unsafe { libc::geteuid() } != 0 {
+    if !args.list && unsafe { libc::geteuid() } != 0 {
         eprintln!("the integration tests load BPF programs: run them as root, with `cargo xtask test`");
         return ExitCode::FAILURE;
     }
-    let (args, filters) = choice::split(args);
-    let mut args = Arguments::from_iter(args);
     let choice = Choice::new(filters, &mut args);
     args.test_threads = Some(1);
     libtest_mimic::run(&args, trials(&choice, args.list)).exit_code()
@@ -56,28 +58,58 @@ fn run(args: Vec<String>) -> ExitCode {
 fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
     let mut trials = Vec::new();
     for class in Class::ALL {
-        let cases: Vec<_> = cases::EACH_CLASS
-            .iter()
-            .map(|(name, case)| (format!("{}::{name}", class.name()), *case))
-            .filter(|(name, _)| choice.has(name))
-            .collect();
+        let chosen = |cases: &[(&'static str, cases::Case)]| -> Vec<_> {
+            let named = cases
+                .iter()
+                .map(|(name, case)| (format!("{}::{name}", class.name()), *case));
+            named.filter(|(name, _)| choice.has(name)).collect()
+        };
+        let (sharing, others) = (chosen(cases::SHARING), chosen(cases::EACH_CLASS));
         // Asking takes a tracer's start.
-        let refused = if list || cases.is_empty() {
+        let refused = if list || sharing.len() + others.len() == 0 {
             None
         } else {
             class.refused()
         };
-        for (name, case) in cases {
+        let mut add = |name: String, may_share: bool, case: cases::Case| {
             if let Some(reason) = &refused {
                 harness::say(&format!("skip: {name}: {reason}"));
             }
-            trials.push(trial(name, move || case(class)).with_ignored_flag(refused.is_some()));
+            let of_it = name.clone();
+            let case = move || {
+                if may_share {
+                    harness::shared::allow(class, &of_it);
+                } else {
+                    harness::shared::forbid();
+                }
+                case(class);
+            };
+            trials.push(trial(name, case).with_ignored_flag(refused.is_some()));
+        };
+        let shared = !sharing.is_empty();
+        for (name, case) in sharing {
+            add(name, true, case);
+        }
+        if shared {
+            // It ended well; what it lost it lost in one of those.
+            add(format!("{}::shared_tracer", class.name()), true, |_| {
+                harness::shared::finish()
+            });
+        }
+        for (name, case) in others {
+            add(name, false, case);
         }
     }
-    for (name, case) in cases::ONCE {
-        let name = format!("any::{name}");
-        if choice.has(&name) {
-            trials.push(trial(name, case));
+    for (prefix, once) in [("any", cases::ONCE), ("native", cases::NATIVE)] {
+        for (name, case) in once {
+            let name = format!("{prefix}::{name}");
+            if choice.has(&name) {
+                let case = move || {
+                    harness::shared::forbid();
+                    case();
+                };
+                trials.push(trial(name, case));
+            }
         }
     }
     trials
@@ -89,16 +121,22 @@ const RUNS: u32 = 3;
 
 fn trial(name: String, case: impl Fn() + Send + 'static) -> Trial {
     Trial::test(name.clone(), move || {
-        for run in 1.. {
-            let Err(panic) = catch_unwind(AssertUnwindSafe(&case)) else {
-                break;
-            };
-            if !harness::kernel_skipped() || run >= RUNS {
-                return Err(failure(&*panic));
+        let begin = Instant::now();
+        let outcome = (1..).find_map(|run| match catch_unwind(AssertUnwindSafe(&case)) {
+            Ok(()) => Some(Ok(())),
+            Err(panic) if !harness::kernel_skipped() || run >= RUNS => Some(Err(failure(&*panic))),
+            Err(_) => {
+                harness::say(&format!("again: {name}: the kernel skipped a program"));
+                None
             }
-            harness::say(&format!("again: {name}: the kernel skipped a program"));
-        }
-        Ok(())
+        });
+        // Read by `cargo xtask`.
+        harness::say(&format!(
+            "time: {name}: {:.2} s, {} starts",
+            begin.elapsed().as_secs_f64(),
+            harness::starts()
+        ));
+        outcome.unwrap_or(Ok(()))
     })
 }
 

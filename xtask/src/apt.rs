@@ -9,6 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -31,6 +32,10 @@ const KEYRINGS: &[&str] = &[
 ];
 /// Lists younger than this serve without an update.
 const FRESH: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Held by whoever runs an apt program, and by whoever looks whether the lists are fresh: threads share the state.
+static RUNNING: Mutex<()> = Mutex::new(());
+static LOOKING: Mutex<()> = Mutex::new(());
 
 /// The private apt state in the cache.
 pub struct Apt {
@@ -62,6 +67,7 @@ impl Apt {
     ///
     /// An update that fails is said, and the lists at hand decide.
     pub fn find<T>(&self, look: impl Fn(&Self) -> Result<Option<T>>) -> Result<Option<T>> {
+        let _looking = LOOKING.lock();
         if !self.updated.get() {
             if self.is_fresh()
                 && let Some(found) = look(self)?
@@ -160,6 +166,7 @@ impl Apt {
     /// Runs an apt program in `dir`; an error has its complaints without our many options.
     fn ask(&self, program: &str, arguments: &[&str], dir: &Path) -> Result<String> {
         let shown = format!("{program} {}", arguments.join(" "));
+        let _running = RUNNING.lock();
         let output = self
             .command(program)
             .args(arguments)

@@ -1,6 +1,6 @@
 //! bpf-linker, which turns LLVM bitcode into the eBPF object.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Mutex};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -28,6 +28,8 @@ pub fn check_llvm(rustc: &Rustc) -> Result<()> {
 
 /// Builds bpf-linker into the cache unless it is there; returns the directory of the program.
 pub fn provision(rustc: &Rustc) -> Result<PathBuf> {
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let _building = BUILDING.lock();
     check_llvm(rustc)?;
     let name = format!("tools/bpf-linker-{VERSION}");
     let bin = cache::root()?.join(&name).join("bin");

@@ -15,7 +15,7 @@ use crate::{
     cmd, object_file, output,
     record::{Record, sha256},
     rustc_wrapper,
-    toolchain::{Choice, Toolchain},
+    toolchain::{self, Choice, Toolchain},
     workspace,
 };
 
@@ -61,6 +61,13 @@ pub fn run(args: &Args) -> Result<()> {
     output::step(format!("{} bytes, {}", fresh.object.len(), fresh.record));
     output::line(target.display().to_string());
     Ok(())
+}
+
+/// Whether [`check`] will compare bytes: the tools at hand are those that made the object.
+pub fn comparable(compiler: Choice) -> Result<bool> {
+    let record = Record::read(&workspace::record())?;
+    let (rustc, source) = toolchain::compiler(compiler)?;
+    Ok(record.made_by(&rustc, &source))
 }
 
 /// Rebuilds the object and compares it with the one that is checked in.

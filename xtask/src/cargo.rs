@@ -69,6 +69,12 @@ impl Metadata {
 
 /// Runs a cargo command that builds, and returns the executable it made for `target`.
 pub fn executable(command: &mut Command, target: &str) -> Result<PathBuf> {
+    let [executable] = executables(command, [target])?;
+    Ok(executable)
+}
+
+/// Runs a cargo command that builds, and returns the executables it made for `targets`.
+pub fn executables<const N: usize>(command: &mut Command, targets: [&str; N]) -> Result<[PathBuf; N]> {
     #[derive(Deserialize)]
     struct Message {
         executable: Option<PathBuf>,
@@ -91,10 +97,18 @@ pub fn executable(command: &mut Command, target: &str) -> Result<PathBuf> {
         cmd::show(command),
         output.status
     );
-    String::from_utf8_lossy(&output.stdout)
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages: Vec<Message> = text
         .lines()
-        .filter_map(|line| serde_json::from_str::<Message>(line).ok())
-        .filter(|message| message.target.as_ref().is_some_and(|built| built.name == target))
-        .find_map(|message| message.executable)
-        .with_context(|| format!("{} made no executable {target}", cmd::show(command)))
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    let mut found = Vec::new();
+    for target in targets {
+        let executable = messages
+            .iter()
+            .filter(|message| message.target.as_ref().is_some_and(|built| built.name == target))
+            .find_map(|message| message.executable.clone());
+        found.push(executable.with_context(|| format!("{} made no executable {target}", cmd::show(command)))?);
+    }
+    found.try_into().ok().context("as many as there are targets")
 }

@@ -17,6 +17,9 @@ const PROGRAM: &str = "/bin/socklife";
 /// An eBPF object other than the embedded one, inside the VM.
 const OBJECT: &str = "/lib/socklife.bpf.o";
 
+/// The names of the trials that run, inside the VM.
+const TRIALS: &str = "/etc/integration.trials";
+
 /// What goes into the file system.
 #[derive(Clone)]
 pub struct Content {
@@ -29,8 +32,13 @@ pub struct Content {
 }
 
 impl Content {
-    /// The archive; `arguments` are for the test binary.
-    pub fn archive(&self, arguments: &[String]) -> Result<Vec<u8>> {
+    /// The archive; `arguments` and `variables` are for the test binary, which runs `trials` where they are given.
+    pub fn archive(
+        &self,
+        arguments: &[String],
+        variables: &[String],
+        trials: Option<&BTreeSet<String>>,
+    ) -> Result<Vec<u8>> {
         let mut archive = Archive::default();
         for directory in ["/dev", "/etc", "/proc", "/run", "/sys", "/tmp"] {
             archive.directory(directory);
@@ -50,6 +58,12 @@ impl Content {
         if let Some(object) = &self.object {
             archive.file(OBJECT, 0o644, &read(object)?);
             environment += &format!("SOCKLIFE_OBJECT={OBJECT}\n");
+        }
+        environment.extend(variables.iter().map(|variable| format!("{variable}\n")));
+        if let Some(trials) = trials {
+            let names: String = trials.iter().map(|name| format!("{name}\n")).collect();
+            archive.file(TRIALS, 0o644, names.as_bytes());
+            environment += &format!("SOCKLIFE_TRIALS={TRIALS}\n");
         }
         archive.file("/etc/integration.env", 0o644, environment.as_bytes());
         let arguments: String = arguments.iter().map(|argument| format!("{argument}\n")).collect();

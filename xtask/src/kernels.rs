@@ -16,6 +16,9 @@ use crate::{
 /// The series that the tests run on.
 pub const SERIES: &[&str] = &["5.10", "6.1", "6.12", "6.18", "7.3"];
 
+/// The same in the order in which VMs start: those first that take longest.
+pub const LONGEST_FIRST: &[&str] = &["7.3", "6.12", "5.10", "6.18", "6.1"];
+
 /// From Linux 7.2 on the image is in `linux-binary-…`; where both exist it is there too.
 const PREFIXES: &[&str] = &["linux-binary-", "linux-image-"];
 const FLAVOUR: &str = "-cloud-amd64";
@@ -143,6 +146,13 @@ fn unpack_image(deb: &Path, dir: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_series_have_a_place_in_the_order() {
+        let mut order = LONGEST_FIRST.to_vec();
+        order.sort_by_key(|series| SERIES.iter().position(|other| other == series));
+        assert_eq!(order, SERIES);
+    }
 
     fn chosen(names: &[&str], series: &str) -> Option<(String, String)> {
         let names: Vec<String> = names.iter().map(|name| name.to_string()).collect();

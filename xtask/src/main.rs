@@ -1,6 +1,5 @@
 //! `cargo xtask`: build, test and check socklife.
 
-mod allowed_skips;
 mod apt;
 mod bpf_linker;
 mod build_ebpf;
@@ -11,6 +10,7 @@ mod cpio;
 mod debian_version;
 mod debian_web;
 mod demo;
+mod doc_table;
 mod docs;
 mod initramfs;
 mod integration;
@@ -19,8 +19,10 @@ mod lint;
 mod matrix;
 mod object_file;
 mod output;
+mod policy;
 mod qemu;
 mod record;
+mod rungs;
 mod rust_src;
 mod rustc_wrapper;
 mod test;
@@ -47,8 +49,12 @@ enum Task {
     BuildEbpf(build_ebpf::Args),
     /// Run the unit tests, and the integration tests here and on every kernel in a VM.
     Test(test::Args),
+    /// All that must hold before a merge: lint, the eBPF object, and test; as much of it at once as two cores can do.
+    Ci(test::CiArgs),
     /// Run the integration tests on one kernel in a VM, showing its console.
     Vm(vm::Args),
+    /// Write tests/rungs.txt: which hook each kernel takes, as each says in a VM.
+    Rungs(rungs::Args),
     /// Check formatting, lints and documents.
     Lint,
     /// Write the documents that are generated from the program.
@@ -72,7 +78,9 @@ fn run(task: Task) -> anyhow::Result<()> {
     match task {
         Task::BuildEbpf(args) => build_ebpf::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Ci(args) => test::ci(&args),
         Task::Vm(args) => vm::run(&args),
+        Task::Rungs(args) => rungs::run(&args),
         Task::Lint => lint::run(),
         Task::Docs => docs::run(),
         Task::Demo(args) => demo::run(&args),

@@ -17,12 +17,15 @@ use crate::{cache, cmd, output};
 const QEMU: &str = "qemu-system-x86_64";
 const PACKAGE: &str = "qemu-system-x86";
 /// Warnings are shown, since call traces are warnings; a soft lockup traces every CPU, since the one that is stuck may
-/// wait for another.
-const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 softlockup_all_cpu_backtrace=1";
+/// wait for another. Whoever detaches waits for RCU, and here nobody minds being interrupted for that.
+const COMMAND_LINE: &str = "console=ttyS0 panic=-1 loglevel=5 softlockup_all_cpu_backtrace=1 rcupdate.rcu_expedited=1";
+/// How the last line of the tests begins.
+const LAST_LINE: &str = "integration: exit ";
 /// What a kernel says that will not go on.
 const DEATHS: &[&str] = &["Kernel panic", "soft lockup"];
-const SILENCE: Duration = Duration::from_secs(240);
-const LIMIT: Duration = Duration::from_secs(30 * 60);
+/// How long a trial may take without a word, on a machine that others use, too.
+const SILENCE: Duration = Duration::from_secs(600);
+const LIMIT: Duration = Duration::from_secs(90 * 60);
 /// How long a dying kernel may go on talking, for the stack trace.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How many lines of the console an error shows.
@@ -59,8 +62,8 @@ pub fn provision() -> Result<()> {
 }
 
 impl Boot<'_> {
-    /// Runs until the machine ends, giving each console line to `on_line`.
-    pub fn run(&self, mut on_line: impl FnMut(&str)) -> Result<()> {
+    /// Runs until the machine ends, giving each console line to `on_line`; returns for how long it kept a CPU busy.
+    pub fn run(&self, mut on_line: impl FnMut(&str)) -> Result<Option<Duration>> {
         let mut log = File::create(&self.log).with_context(|| format!("cannot write {}", self.log.display()))?;
         let mut command = self.command();
         let mut machine = Machine(
@@ -68,6 +71,8 @@ impl Boot<'_> {
                 .spawn()
                 .with_context(|| format!("cannot run {}", cmd::show(&command)))?,
         );
+        let pid = machine.0.id();
+        let mut busy = None;
         let console = machine.0.stdout.take().context("QEMU has no stdout")?;
         let (sender, lines) = mpsc::channel();
         thread::spawn(move || {
@@ -92,6 +97,9 @@ impl Boot<'_> {
                 Ok(line) => {
                     writeln!(log, "{line}").with_context(|| format!("cannot write {}", self.log.display()))?;
                     on_line(&line);
+                    if line.starts_with(LAST_LINE) {
+                        busy = cpu_time(pid);
+                    }
                     if death.is_none() {
                         death = DEATHS.iter().find(|marker| line.contains(**marker)).copied();
                         if death.is_some() {
@@ -119,7 +127,7 @@ impl Boot<'_> {
         }
         let status = machine.0.wait().with_context(|| format!("cannot wait for {QEMU}"))?;
         ensure!(status.success(), "{QEMU} failed: {status}:\n{}", tail.join("\n"));
-        Ok(())
+        Ok(busy)
     }
 
     fn command(&self) -> Command {
@@ -141,6 +149,20 @@ impl Boot<'_> {
             .stdout(Stdio::piped());
         command
     }
+}
+
+/// The CPU time of a process so far, as proc_pid_stat(5) has it.
+fn cpu_time(pid: u32) -> Option<Duration> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let ticks: u64 = fields
+        .split_whitespace()
+        .skip(11)
+        .take(2)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum();
+    // A tick is 10 ms, whatever the kernel's own are.
+    Some(Duration::from_millis(ticks * 10))
 }
 
 /// A running QEMU, ended when nobody looks at it any more.

@@ -6,7 +6,10 @@ use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use crate::{bpf_linker, cache, toolchain::Toolchain};
+use crate::{
+    bpf_linker, cache,
+    toolchain::{Rustc, Source, Toolchain},
+};
 
 /// The toolchain of an object, and the object's checksum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,7 +33,7 @@ impl Record {
     pub fn new(toolchain: &Toolchain, aya_ebpf: &str, object: &[u8]) -> Self {
         let rustc = &toolchain.rustc;
         Self {
-            rustc: format!("{} {}", rustc.release, rustc.commit).trim_end().to_owned(),
+            rustc: name(rustc),
             llvm: rustc.llvm.clone(),
             bpf_linker: bpf_linker::VERSION.to_owned(),
             aya_ebpf: aya_ebpf.to_owned(),
@@ -51,11 +54,21 @@ impl Record {
         cache::write(path, format!("{text}\n").as_bytes())
     }
 
+    /// Whether the tools at hand made it.
+    pub fn made_by(&self, rustc: &Rustc, source: &Source) -> bool {
+        (&*self.rustc, &*self.llvm, &*self.bpf_linker, &*self.core)
+            == (&*name(rustc), &*rustc.llvm, bpf_linker::VERSION, source.kind)
+    }
+
     /// Whether both objects were made by the same tools, so that they must be equal.
     pub fn same_toolchain(&self, other: &Self) -> bool {
         (&self.rustc, &self.llvm, &self.bpf_linker, &self.core)
             == (&other.rustc, &other.llvm, &other.bpf_linker, &other.core)
     }
+}
+
+fn name(rustc: &Rustc) -> String {
+    format!("{} {}", rustc.release, rustc.commit).trim_end().to_owned()
 }
 
 impl fmt::Display for Record {

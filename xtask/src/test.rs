@@ -1,17 +1,32 @@
-//! `cargo xtask test`: unit tests, integration tests here, and on every kernel in a VM.
+//! `cargo xtask test`: unit tests, integration tests here, and on every kernel in a VM; `cargo xtask ci`: the same, and all
+//! else that must hold.
+//!
+//! All of it at once, as far as one thing does not wait for another: the VMs take longest, and begin as soon as there is
+//! something to run. What is done beside them yields to them.
 
-use std::sync::Mutex;
+use std::{
+    path::PathBuf,
+    sync::{
+        Mutex, OnceLock,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread::{self, ScopedJoinHandle},
+};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
 use crate::{
-    allowed_skips::AllowedSkips,
-    cargo,
-    integration::{self, Initramfs},
+    build_ebpf, cargo,
+    initramfs::Content,
+    integration::{self, Choice},
     kernels::{self, Kernel},
+    lint,
     matrix::{self, Run},
-    output, qemu,
-    trials::{Counts, Trials},
+    output,
+    policy::{self, Policy},
+    qemu,
+    toolchain::Choice as Compiler,
+    trials::Counts,
 };
 
 /// Arguments of `test`.
@@ -26,49 +41,150 @@ pub struct Args {
     /// No VMs.
     #[arg(long, conflicts_with = "kernels")]
     skip_vm: bool,
+    /// Each trial on each kernel, also where docs/kernels.md leaves it out: for a release.
+    #[arg(long)]
+    all: bool,
     /// How many VMs run at once.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=4))]
     jobs: u8,
 }
 
-/// Runs the task.
+/// Arguments of `ci`.
+#[derive(clap::Args)]
+pub struct CiArgs {
+    #[command(flatten)]
+    test: Args,
+}
+
+/// Runs the task `test`.
 pub fn run(args: &Args) -> Result<()> {
-    let allowed = AllowedSkips::load()?;
-    let series = match args {
+    all_of_it(args, false)
+}
+
+/// Runs the task `ci`.
+pub fn ci(args: &CiArgs) -> Result<()> {
+    all_of_it(&args.test, true)
+}
+
+fn all_of_it(args: &Args, lints: bool) -> Result<()> {
+    let policy = Policy::load(args.all)?;
+    let series: Vec<String> = match args {
         Args { native_only: true, .. } | Args { skip_vm: true, .. } => Vec::new(),
         Args { kernels, .. } if !kernels.is_empty() => kernels.clone(),
-        _ => kernels::SERIES.iter().map(|series| series.to_string()).collect(),
+        _ => kernels::LONGEST_FIRST.iter().map(|series| series.to_string()).collect(),
     };
-    if !series.is_empty() {
-        qemu::provision()?;
-    }
-    let content = integration::build()?;
-    let (mut counts, unit) = if args.native_only {
-        (Counts::default(), Ok(()))
-    } else {
-        unit_tests()
-    };
-    let mut runs = vec![integration::native(&content, &[], |line| output::line(line))?];
-    if !series.is_empty() {
-        let initramfs = Initramfs::write(&content, &[])?;
-        runs.extend(in_vms(&series, &initramfs, args.jobs));
-    }
+    let built = OnceLock::new();
+    let (mut runs, counts, mut faults) = thread::scope(|scope| -> Result<_> {
+        let (comparable, is_comparable) = mpsc::channel();
+        let object = scope.spawn(move || {
+            give_way();
+            check_object(&comparable)
+        });
+        let (fetched, kernels) = mpsc::channel();
+        let fetching = &series;
+        scope.spawn(move || fetch(fetching, &fetched));
 
-    let report = matrix::report(&runs, &allowed);
+        // Where bytes tell nothing the tests take the fresh object, and wait for it.
+        let (fresh, object) = if is_comparable.recv().unwrap_or(false) {
+            (None, Some(object))
+        } else {
+            (joined(object)?, None)
+        };
+        let content = integration::build(fresh)?;
+        let trials = integration::list(&content)?;
+        let (content, trials) = built.get_or_init(|| (content, trials));
+        let choose = |kernels: &[&str]| Choice::of(trials, policy.chosen(kernels, trials));
+
+        let native = choose(&policy::native_names());
+        let native = scope.spawn(move || integration::native(content, &native, |line| output::line(line)));
+        let beside = scope.spawn(move || {
+            give_way();
+            let mut faults = Vec::new();
+            let mut counts = Counts::default();
+            if !args.native_only {
+                let (counted, outcome) = unit_tests();
+                counts = counted;
+                if let Err(error) = outcome {
+                    // A crate that does not build has no failed test to count.
+                    counts.failed = counts.failed.max(1);
+                    faults.push(told("unit tests", error));
+                }
+            }
+            if lints && let Err(error) = lint::run() {
+                faults.push(told("lint", error));
+            }
+            (counts, faults)
+        });
+        let mut runs = in_vms(kernels, content, &choose, args.jobs);
+        runs.insert(0, joined(native)?);
+        let (counts, mut faults) = beside.join().map_err(|_| anyhow!("a thread panicked"))?;
+        if let Some(object) = object {
+            match joined(object) {
+                Ok(None) => {}
+                Ok(Some(fresh)) => faults.push(format!("the eBPF object: {} differs", fresh.display())),
+                Err(error) => faults.push(told("the eBPF object", error)),
+            }
+        }
+        Ok((runs, counts, faults))
+    })?;
+
+    // In the order of their age, after this machine's.
+    runs[1..].sort_by_key(|run| kernels::SERIES.iter().position(|series| run.kernels[0] == *series));
+    let report = matrix::report(&runs, &policy);
     output::line("");
-    for line in &report.lines {
+    for line in report.lines.iter().chain(&matrix::times(&runs)) {
         output::line(line);
     }
-    if let Err(error) = &unit {
-        output::line(format!("fault: unit tests: {error:#}"));
-        // A crate that does not build has no failed test to count.
-        counts.failed = counts.failed.max(1);
-    }
     let counts = counts.plus(report.counts);
+    for fault in &faults {
+        output::line(format!("fault: {fault}"));
+    }
     output::line("");
     output::line(counts.to_string());
     ensure!(counts.failed == 0, "{} failed", counts.failed);
+    ensure!(faults.is_empty(), "{}", faults.remove(0));
     Ok(())
+}
+
+/// Says it at once, for the rest may take a while.
+fn told(what: &str, error: anyhow::Error) -> String {
+    let fault = format!("{what}: {error:#}");
+    output::step(format!("fault: {fault}"));
+    fault
+}
+
+/// What the calling thread starts from now on leaves the CPU to others that want it.
+fn give_way() {
+    // SAFETY: a thread's own niceness.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, 10) };
+}
+
+fn joined<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
+    thread.join().map_err(|_| anyhow!("a thread panicked"))?
+}
+
+/// Compares the object; says first whether bytes will tell something.
+fn check_object(comparable: &Sender<bool>) -> Result<Option<PathBuf>> {
+    // Nobody waits who does not care.
+    let _ = comparable.send(build_ebpf::comparable(Compiler::Auto)?);
+    build_ebpf::check(Compiler::Auto)
+}
+
+/// QEMU and the kernels, one after the other, since apt locks its state.
+fn fetch(series: &[String], fetched: &Sender<(String, Result<Kernel>)>) {
+    if series.is_empty() {
+        return;
+    }
+    let qemu = qemu::provision().map_err(|error| format!("{error:#}"));
+    for series in series {
+        let kernel = match &qemu {
+            Ok(()) => kernels::provision(series),
+            Err(error) => Err(anyhow!("{error}")),
+        };
+        if fetched.send((series.clone(), kernel)).is_err() {
+            break;
+        }
+    }
 }
 
 fn unit_tests() -> (Counts, Result<()>) {
@@ -91,34 +207,32 @@ fn unit_tests() -> (Counts, Result<()>) {
 }
 
 /// One run for each series; what keeps one from running does not keep the others.
-fn in_vms(series: &[String], initramfs: &Initramfs, jobs: u8) -> Vec<Run> {
-    // Fetched one after the other, since apt locks its state.
-    let kernels: Vec<(usize, &String, Result<Kernel>)> = series
-        .iter()
-        .enumerate()
-        .map(|(index, series)| (index, series, kernels::provision(series)))
-        .collect();
+fn in_vms(
+    kernels: Receiver<(String, Result<Kernel>)>,
+    content: &Content,
+    choose: &(impl Fn(&[&str]) -> Choice + Sync),
+    jobs: u8,
+) -> Vec<Run> {
     let queue = Mutex::new(kernels.into_iter());
     let done = Mutex::new(Vec::new());
-    std::thread::scope(|scope| {
+    thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
-                while let Some((index, series, kernel)) = next(&queue) {
+                while let Some((series, kernel)) = next(&queue) {
+                    let choice = choose(&[&series]);
                     let run = kernel.and_then(|kernel| {
-                        integration::in_vm(&kernel, initramfs, |line| {
+                        integration::in_vm(&kernel, content, &choice, |line| {
                             output::line(format!("{series} | {line}"));
                         })
                     });
                     if let Ok(mut done) = done.lock() {
-                        done.push((index, run.unwrap_or_else(|error| not_run(series, error))));
+                        done.push(run.unwrap_or_else(|error| not_run(&series, error)));
                     }
                 }
             });
         }
     });
-    let mut runs = done.into_inner().unwrap_or_default();
-    runs.sort_by_key(|(index, _)| *index);
-    runs.into_iter().map(|(_, run)| run).collect()
+    done.into_inner().unwrap_or_default()
 }
 
 fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
@@ -126,10 +240,9 @@ fn next<T>(queue: &Mutex<impl Iterator<Item = T>>) -> Option<T> {
 }
 
 fn not_run(series: &str, error: anyhow::Error) -> Run {
+    let run = Choice::default().run(series.to_owned(), vec![series.to_owned()]);
     Run {
-        title: series.to_owned(),
-        kernels: vec![series.to_owned()],
-        trials: Trials::default(),
         outcome: Err(error).with_context(|| format!("kernel {series} could not be tested")),
+        ..run
     }
 }

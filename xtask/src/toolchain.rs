@@ -4,6 +4,7 @@ use std::{
     ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
+    sync::Mutex,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -58,18 +59,7 @@ pub struct Source {
 impl Toolchain {
     /// Finds or fetches everything, saying each step.
     pub fn provision(choice: Choice) -> Result<Self> {
-        let (rustc, source) = match choice {
-            Choice::DebianWeb => debian_web::provision()?,
-            Choice::Rustc => with_rustc()?,
-            Choice::Auto => match with_rustc() {
-                Ok(pair) => pair,
-                Err(error) => {
-                    output::step(format!("{error:#}"));
-                    output::step("falling back to Debian's rustc-web, for the eBPF object only");
-                    debian_web::provision().with_context(|| format!("{error:#}"))?
-                }
-            },
-        };
+        let (rustc, source) = compiler(choice)?;
         source.verify(&rustc)?;
         let linker_dir = bpf_linker::provision(&rustc)?;
         Ok(Self {
@@ -77,6 +67,21 @@ impl Toolchain {
             source,
             linker_dir,
         })
+    }
+}
+
+/// Finds or fetches the compiler and the source of `core`.
+pub fn compiler(choice: Choice) -> Result<(Rustc, Source)> {
+    static FETCHING: Mutex<()> = Mutex::new(());
+    let _fetching = FETCHING.lock();
+    match choice {
+        Choice::DebianWeb => debian_web::provision(),
+        Choice::Rustc => with_rustc(),
+        Choice::Auto => with_rustc().or_else(|error| {
+            output::step(format!("{error:#}"));
+            output::step("falling back to Debian's rustc-web, for the eBPF object only");
+            debian_web::provision().with_context(|| format!("{error:#}"))
+        }),
     }
 }
 

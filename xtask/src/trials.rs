@@ -21,9 +21,20 @@ pub enum Verdict {
 pub struct Trials {
     /// The verdicts.
     pub verdicts: BTreeMap<String, Verdict>,
+    /// What they took, as far as they said.
+    pub times: BTreeMap<String, Taken>,
     /// What the test binary said at its end inside a VM.
     pub exit: Option<i32>,
     running: Option<String>,
+}
+
+/// What a trial took.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Taken {
+    /// Seconds.
+    pub seconds: f64,
+    /// How often it started the program under test.
+    pub starts: u32,
 }
 
 /// How many trials ended how.
@@ -79,6 +90,10 @@ impl Trials {
 
     fn read_verdict(&mut self, text: &str) {
         let text = text.trim();
+        if let Some((name, taken)) = text.strip_prefix("time: ").and_then(read_taken) {
+            self.times.insert(name, taken);
+            return;
+        }
         if let Some((name, reason)) = text.strip_prefix("skip: ").and_then(|s| s.split_once(": ")) {
             self.set(name.trim().to_owned(), Verdict::Skipped(reason.trim().to_owned()));
             return;
@@ -107,6 +122,17 @@ impl Trials {
             self.verdicts.entry(name).or_insert(Verdict::Failed);
         }
     }
+}
+
+/// `fentry::a: 1.25 s, 3 starts`
+fn read_taken(text: &str) -> Option<(String, Taken)> {
+    let (name, rest) = text.rsplit_once(": ")?;
+    let (seconds, starts) = rest.strip_suffix(" starts")?.split_once(" s, ")?;
+    let taken = Taken {
+        seconds: seconds.parse().ok()?,
+        starts: starts.parse().ok()?,
+    };
+    Some((name.to_owned(), taken))
 }
 
 impl Counts {
@@ -159,11 +185,13 @@ mod tests {
     fn verdicts_on_the_line_and_below_it() {
         let trials = read(
             "running 5 tests\n\
-             test fentry::a    ... ok\n\
+             test fentry::a    ... time: fentry::a: 0.50 s, 1 starts\n\
+             ok\n\
              test kprobe::b ... skip: kprobe::b: no kprobes: EPERM\n\
              ok\n\
              [    3.1] clocksource: Switched\n\
              test any::c ... something said\n\
+             time: any::c: 1.25 s, 3 starts\n\
              FAILED\n\
              test any::d ... ignored\n\
              test result: FAILED. 2 passed; 1 failed; 1 ignored\n\
@@ -177,6 +205,12 @@ mod tests {
         assert_eq!(trials.verdicts["any::c"], Verdict::Failed);
         assert_eq!(trials.verdicts["any::d"], Verdict::Skipped("ignored".to_owned()));
         assert_eq!(trials.exit, Some(101));
+        let taken = Taken {
+            seconds: 1.25,
+            starts: 3,
+        };
+        assert_eq!(trials.times["any::c"], taken);
+        assert_eq!(trials.times["fentry::a"].starts, 1);
         let all = trials.counts(|_| true);
         assert_eq!(
             all,

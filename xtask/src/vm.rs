@@ -3,8 +3,10 @@
 use anyhow::{Result, ensure};
 
 use crate::{
-    integration::{self, Initramfs},
-    kernels, output, qemu,
+    build_ebpf,
+    integration::{self, Choice},
+    kernels, matrix, output, qemu,
+    toolchain::Choice as Compiler,
     trials::Verdict,
 };
 
@@ -22,14 +24,22 @@ pub struct Args {
 pub fn run(args: &Args) -> Result<()> {
     qemu::provision()?;
     let kernel = kernels::provision(&args.series)?;
-    let content = integration::build()?;
-    let initramfs = Initramfs::write(&content, &args.arguments)?;
-    let run = integration::in_vm(&kernel, &initramfs, |line| output::line(line))?;
+    let content = integration::build(build_ebpf::check(Compiler::Auto)?)?;
+    let choice = Choice {
+        arguments: args.arguments.clone(),
+        ..Choice::default()
+    };
+    let run = integration::in_vm(&kernel, &content, &choice, |line| output::line(line))?;
     for (name, verdict) in &run.trials.verdicts {
         if let Verdict::Skipped(reason) = verdict {
             output::line(format!("skipped: {}: {name}: {reason}", run.title));
         }
     }
+    let runs = [run];
+    for line in matrix::times(&runs) {
+        output::line(line);
+    }
+    let [run] = runs;
     run.outcome?;
     let counts = run.trials.counts(|_| true);
     output::line(counts.to_string());

@@ -6,8 +6,10 @@ pub mod resets;
 pub mod window;
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::{AsFd, AsRawFd as _},
+    sync::Mutex,
 };
 
 use serde_json::Value;
@@ -41,11 +43,13 @@ fn ioctl(socket: &impl AsFd, request: libc::c_ulong) -> u64 {
     u64::try_from(bytes).unwrap()
 }
 
-/// Whether a type or a constant of this name is in the kernel's BTF.
-fn kernel_knows(name: &str) -> bool {
-    let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
-    let name = [b"\0", name.as_bytes(), b"\0"].concat();
-    btf.windows(name.len()).any(|window| window == name)
+/// Whether a type or a constant of this name is in the kernel's BTF, which is looked through once for each.
+fn kernel_knows(name: &'static str) -> bool {
+    static KNOWN: Mutex<BTreeMap<&str, bool>> = Mutex::new(BTreeMap::new());
+    *KNOWN.lock().unwrap().entry(name).or_insert_with(|| {
+        let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
+        btf.split(|byte| *byte == 0).any(|word| word == name.as_bytes())
+    })
 }
 
 /// The kernel says why it drops a segment (5.17 and later).

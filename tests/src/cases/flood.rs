@@ -28,7 +28,7 @@ pub fn syn_flood() {
     trace.args(["--event", "syn_queued,syn_refused,cookie_sent,listener"]);
     trace.args(["--sample", &SAMPLE.to_string()]);
     let tracer = Tracer::spawn(trace);
-    let before = resident(tracer.child.id());
+    let before = resident(tracer.pid());
     let (refused, cookies) = namespace.run(move || {
         peer::prepare().unwrap();
         let before = Netstat::now();
@@ -45,7 +45,7 @@ pub fn syn_flood() {
     });
     // A listener tells its totals when it is closed.
     tracer.wait_for("listener", 2);
-    let after = resident(tracer.child.id());
+    let after = resident(tracer.pid());
     let events = tracer.stop();
     assert!(events.status.success(), "{}: {}", events.status, events.stderr);
     assert!(events.stderr.contains("none lost"), "{}", events.stderr);

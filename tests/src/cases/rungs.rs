@@ -9,7 +9,10 @@ use serde_json::Value;
 use socklife_abi::event::Kind;
 
 use super::data::kernel_names_the_socket;
-use crate::harness::{Class, Namespace, Tracer, socklife, view};
+use crate::{
+    harness::{Class, Namespace, Tracer, socklife, view},
+    rung_table,
+};
 
 fn report(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{output:?}"))
@@ -25,6 +28,7 @@ pub fn doctor(class: Class) {
     for row in report["hooks"].as_array().unwrap() {
         assert!(row["chosen"].is_string(), "{row:#}");
     }
+    rung_table::check(class, report["hooks"].as_array().unwrap());
     let events = report["events"].as_array().unwrap();
     // Three are made of others, and close_range(2) tells of itself only where no descriptor does.
     // That a writer waits no tracepoint tells.
@@ -67,9 +71,18 @@ pub fn doctor(class: Class) {
     }
     assert_eq!(report["ok"], true);
     assert!(output.status.success());
-    let text = socklife().args(["doctor", "--hooks", class.name()]).output().unwrap();
-    let text = String::from_utf8(text.stdout).unwrap();
-    assert!(text.contains("✓ accepted") && !text.contains('✗'), "{text}");
+}
+
+/// The same for people.
+pub fn doctor_text() {
+    let mut shown = 0;
+    for class in Class::ALL.into_iter().filter(|class| class.refused().is_none()) {
+        let text = socklife().args(["doctor", "--hooks", class.name()]).output().unwrap();
+        let text = String::from_utf8(text.stdout).unwrap();
+        assert!(text.contains("✓ accepted") && !text.contains('✗'), "{text}");
+        shown += 1;
+    }
+    assert!(shown > 0, "no class works here");
 }
 
 /// The rungs that were chosen, by row.

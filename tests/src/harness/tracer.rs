@@ -4,23 +4,44 @@ use std::{
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
-        Arc, Mutex,
+        Arc, Condvar, Mutex,
         atomic::{AtomicBool, Ordering::Relaxed},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use super::{Class, Namespace, PATIENCE, socklife, until};
+use super::{
+    Class, Namespace, PATIENCE,
+    lines::Lines,
+    shared::{self, View},
+    socklife, until,
+};
 
 /// A tracer that is attached.
-pub struct Tracer {
-    pub child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-    said: Arc<Mutex<String>>,
+pub struct Tracer(Kind);
+
+enum Kind {
+    Own(Process),
+    /// A part of one that others use, too.
+    View(View),
+}
+
+/// A process of its own.
+pub struct Process {
+    child: Child,
+    lines: Arc<Lines>,
+    said: Arc<Said>,
     readers: Vec<JoinHandle<()>>,
+}
+
+/// What a process says on standard error.
+#[derive(Default)]
+struct Said {
+    text: Mutex<String>,
+    more: Condvar,
 }
 
 /// What a tracer said.
@@ -31,8 +52,12 @@ pub struct Events {
 }
 
 impl Tracer {
-    /// Traces a namespace in JSON with one class of hooks.
+    /// Traces a namespace in JSON with one class of hooks. Where the case may share a tracer, nothing happened in the namespace
+    /// yet, and nothing is asked for but kinds of events that the shared one has, it is a view of that.
     pub fn start(class: Class, namespace: &Namespace, args: &[&str]) -> Self {
+        if let Some(view) = shared::view(namespace, args) {
+            return Self(Kind::View(view));
+        }
         let mut command = socklife();
         command.args(["trace", "-o", "json", "--hooks", class.name()]);
         command.args(["--netns", &namespace.inode.to_string()]).args(args);
@@ -40,67 +65,139 @@ impl Tracer {
     }
 
     /// Waits until the tracer says that it is attached.
-    pub fn spawn(mut command: Command) -> Self {
+    pub fn spawn(command: Command) -> Self {
+        Self(Kind::Own(Process::spawn(command, Arc::default(), |lines, line| {
+            lines.push(line);
+        })))
+    }
+
+    pub fn pid(&self) -> u32 {
+        match &self.0 {
+            Kind::Own(process) => process.child.id(),
+            Kind::View(_) => panic!("no process of its own"),
+        }
+    }
+
+    pub fn stderr(&self) -> String {
+        match &self.0 {
+            Kind::Own(process) => process.stderr(),
+            Kind::View(view) => view.stderr(),
+        }
+    }
+
+    fn lines(&self) -> &Lines {
+        match &self.0 {
+            Kind::Own(process) => &process.lines,
+            Kind::View(view) => &view.lines,
+        }
+    }
+
+    /// How many lines hold this text so far.
+    pub fn count(&self, text: &str) -> usize {
+        self.lines().count(text)
+    }
+
+    /// The last event of a kind so far.
+    pub fn last(&self, kind: &str) -> Value {
+        let line = self.lines().last(kind).unwrap_or_else(|| panic!("no {kind}"));
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Waits for so many events of a kind; more than that, or fewer, shows at the end.
+    pub fn wait_for(&self, kind: &str, count: usize) {
+        self.lines().wait_for(kind, count, PATIENCE);
+    }
+
+    pub fn signal(&self, signal: i32) {
+        match &self.0 {
+            Kind::Own(process) => process.signal(signal),
+            Kind::View(_) => panic!("no process of its own"),
+        }
+    }
+
+    /// Ends it as Ctrl-C does, and reads what is left.
+    pub fn stop(self) -> Events {
+        match self.0 {
+            Kind::Own(process) => {
+                process.signal(libc::SIGINT);
+                process.wait()
+            }
+            Kind::View(view) => view.stop(),
+        }
+    }
+
+    /// Waits for its end, and reads what is left.
+    pub fn wait(self) -> Events {
+        match self.0 {
+            Kind::Own(process) => process.wait(),
+            Kind::View(_) => panic!("it does not end by itself"),
+        }
+    }
+}
+
+impl Process {
+    /// Waits until it says that it is attached; `take` gets each line.
+    pub fn spawn(mut command: Command, lines: Arc<Lines>, take: impl Fn(&Lines, String) + Send + 'static) -> Self {
         let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let said = Arc::new(Mutex::new(String::new()));
+        let said = Arc::<Said>::default();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let mut stderr = child.stderr.take().unwrap();
         let (to_lines, to_said) = (Arc::clone(&lines), Arc::clone(&said));
         let readers = vec![
             std::thread::spawn(move || {
                 for line in stdout.lines() {
-                    to_lines.lock().unwrap().push(line.unwrap());
+                    take(&to_lines, line.unwrap());
                 }
+                to_lines.end();
             }),
             std::thread::spawn(move || {
                 let mut buffer = [0; 4096];
                 while let Ok(read @ 1..) = stderr.read(&mut buffer) {
-                    to_said
-                        .lock()
-                        .unwrap()
-                        .push_str(&String::from_utf8_lossy(&buffer[..read]));
+                    let text = String::from_utf8_lossy(&buffer[..read]);
+                    to_said.text.lock().unwrap().push_str(&text);
+                    to_said.more.notify_all();
                 }
             }),
         ];
-        let tracer = Self {
+        let process = Self {
             child,
             lines,
             said,
             readers,
         };
-        let attached = until(PATIENCE, || tracer.stderr().contains("socklife: attached"));
-        assert!(attached, "not attached: {}", tracer.stderr());
-        tracer
+        assert!(process.is_attached(), "not attached: {}", process.stderr());
+        process
+    }
+
+    /// Waits for the word; false when it ends without, or takes too long.
+    fn is_attached(&self) -> bool {
+        let end = Instant::now() + STARTING;
+        let mut text = self.said.text.lock().unwrap();
+        loop {
+            if text.contains("socklife: attached") {
+                return true;
+            }
+            let left = end.checked_duration_since(Instant::now());
+            // It ends its standard output when it fails, and says nothing more.
+            if left.is_none() || self.readers[1].is_finished() {
+                return false;
+            }
+            text = self.said.more.wait_timeout(text, Duration::from_millis(50)).unwrap().0;
+        }
     }
 
     pub fn stderr(&self) -> String {
-        self.said.lock().unwrap().clone()
+        self.said.text.lock().unwrap().clone()
     }
 
-    /// How many lines hold this text so far.
-    pub fn count(&self, text: &str) -> usize {
-        let lines = self.lines.lock().unwrap();
-        lines.iter().filter(|line| line.contains(text)).count()
-    }
-
-    /// The last event of a kind so far.
-    pub fn last(&self, kind: &str) -> Value {
-        let text = format!("\"event\":\"{kind}\"");
-        let lines = self.lines.lock().unwrap();
-        let line = lines.iter().rfind(|line| line.contains(&text));
-        serde_json::from_str(line.unwrap_or_else(|| panic!("no {kind}"))).unwrap()
-    }
-
-    /// Waits for so many events of a kind; more than that, or fewer, shows at the end.
-    pub fn wait_for(&self, kind: &str, count: usize) {
-        let text = format!("\"event\":\"{kind}\"");
-        until(PATIENCE, || self.count(&text) >= count);
+    /// Whether it ended by itself.
+    pub fn has_ended(&self) -> bool {
+        self.lines.wait_for_end(Duration::ZERO)
     }
 
     pub fn signal(&self, signal: i32) {
@@ -108,44 +205,36 @@ impl Tracer {
         unsafe { libc::kill(self.child.id().cast_signed(), signal) };
     }
 
-    /// Ends it as Ctrl-C does, and reads what is left.
-    pub fn stop(self) -> Events {
-        self.signal(libc::SIGINT);
-        self.wait()
-    }
-
     /// Waits for its end, and reads what is left.
     pub fn wait(mut self) -> Events {
+        // At its end it closes its standard output.
+        let ended = self.lines.wait_for_end(PATIENCE + Duration::from_secs(30));
         let mut status = None;
-        until(PATIENCE + Duration::from_secs(30), || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        let status = status.unwrap_or_else(|| panic!("it does not end: {}", self.stderr()));
+        let ended = ended
+            && until(PATIENCE, || {
+                status = self.child.try_wait().unwrap();
+                status.is_some()
+            });
+        assert!(ended, "it does not end: {}", self.stderr());
         for reader in self.readers.drain(..) {
             reader.join().unwrap();
         }
-        let all = self.lines.lock().unwrap();
-        let all = all
-            .iter()
-            .map(|line| serde_json::from_str(line).unwrap_or(Value::String(line.clone())));
-        Events {
-            all: all.collect(),
-            stderr: self.stderr(),
-            status,
-        }
+        Events::new(&self.lines, self.stderr(), status.unwrap())
     }
 }
+
+/// How long a start may take: several at once on an emulated machine that others use, too.
+const STARTING: Duration = Duration::from_secs(180);
 
 /// Whether a case failed for no other reason than that the kernel skipped a program.
 static SKIPPED: AtomicBool = AtomicBool::new(false);
 
-/// The same, told once.
+/// The same, told once, of a case that failed.
 pub fn kernel_skipped() -> bool {
-    SKIPPED.swap(false, Relaxed)
+    SKIPPED.swap(false, Relaxed) | shared::skipped_lately()
 }
 
-impl Drop for Tracer {
+impl Drop for Process {
     fn drop(&mut self) {
         // Of a case that failed; one that was waited for takes no signal.
         let _ = self.child.kill();
@@ -154,6 +243,17 @@ impl Drop for Tracer {
 }
 
 impl Events {
+    pub fn new(lines: &Lines, stderr: String, status: ExitStatus) -> Self {
+        let all = lines.all().into_iter();
+        Self {
+            all: all
+                .map(|line| serde_json::from_str(&line).unwrap_or(Value::String(line)))
+                .collect(),
+            stderr,
+            status,
+        }
+    }
+
     /// The events of a kind, in order.
     pub fn of(&self, kind: &str) -> Vec<&Value> {
         self.all.iter().filter(|event| event["event"] == kind).collect()

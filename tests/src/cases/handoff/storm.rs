@@ -23,7 +23,7 @@ pub fn forks() {
         &namespace.inode.to_string(),
     ]);
     let tracer = Tracer::spawn(trace);
-    let before = resident(tracer.child.id());
+    let before = resident(tracer.pid());
     let (model, served, pid) = namespace.run(|| {
         let mut model = Model::start("storm");
         let address = model.address;
@@ -33,7 +33,7 @@ pub fn forks() {
     });
     tracer.wait_for("exited", STORM);
     tracer.wait_for("last_close", 2);
-    let after = resident(tracer.child.id());
+    let after = resident(tracer.pid());
     model.stop();
     let events = tracer.stop();
     events.assert_whole();

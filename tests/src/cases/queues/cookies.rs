@@ -7,7 +7,7 @@ use socklife::scene::{
     queues::{listener, sysctl},
 };
 
-use super::*;
+use super::{super::data::kernel_names_the_socket, *};
 use crate::harness::{Class, helper::cookie, netstat::Netstat};
 
 /// The SYN queue is full, and cookies take its place.
@@ -87,10 +87,7 @@ pub fn cookies(class: Class) {
 /// Whether this kernel, with this class of hooks, shows an ACK whose SYN cookie is not valid.
 fn sees_cookie_acks(class: Class) -> bool {
     // The tracepoint at dropped segments names the receiver from 6.12 on.
-    class != Class::Tracepoint || {
-        let names = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
-        names.windows(7).any(|name| name == b"\0rx_sk\0")
-    }
+    class != Class::Tracepoint || kernel_names_the_socket()
 }
 
 /// ACKs that claim to bring back a cookie.
