@@ -99,7 +99,7 @@ pub fn server_gone() {
         "{}",
         tracer.stderr()
     );
-    let children = format!("/proc/{0}/task/{0}/children", tracer.child.id());
+    let children = format!("/proc/{0}/task/{0}/children", tracer.pid());
     let server: i32 = std::fs::read_to_string(children).unwrap().trim().parse().unwrap();
     // SAFETY: a child of the trace, which has not waited for it.
     unsafe { libc::kill(server, libc::SIGKILL) };
