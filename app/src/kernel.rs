@@ -13,7 +13,7 @@ mod ladder;
 mod layout;
 mod loader;
 mod losses;
-mod namespaces;
+pub mod namespaces;
 mod netstat;
 mod object;
 mod privilege;

@@ -18,6 +18,7 @@ pub mod model;
 pub mod netns;
 mod older;
 pub mod output;
+mod pids;
 mod proc;
 pub mod scene;
 mod self_check;

@@ -15,9 +15,10 @@ use socklife_abi::{
 use crate::{
     clock::boot_ns,
     holders::{self, Found, Holder},
-    kernel::{Kernel, Sockets, Tracer},
+    kernel::{Found as Listed, Kernel, Sockets, Tracer, namespaces},
     model::{Holders, holders::Before},
     output::say,
+    pids,
 };
 
 /// A process that forks while we look is found the next time, and its child then or by an event.
@@ -29,13 +30,29 @@ const LOOKS: u32 = 3;
 ///
 /// When the kernel lets us list no sockets.
 pub fn tell(model: &mut Holders, kernel: &Kernel, tracer: &mut Tracer, filter: &Filter) -> Result<()> {
-    let all = if filter.pid == 0 {
+    if !pids::proc_is_initial() {
+        say!("socklife: /proc is of another PID namespace: who holds sockets already is not known");
+        return Ok(());
+    }
+    if filter.netns != 0 && namespaces::find(filter.netns).is_empty() {
+        say!(
+            "socklife: network namespace {} may not be looked at (CAP_SYS_PTRACE): what is there already is not known",
+            filter.netns
+        );
+        return Ok(());
+    }
+    let Listed { all, closed, .. } = if filter.pid == 0 {
         tracer.older(kernel)?
     } else {
         // Whose a socket is the iterator cannot tell.
-        let mut sockets = Sockets::open(kernel, &Filter { pid: 0, ..*filter }, &[Socket::PROGRAM])?;
-        sockets.list::<Socket>()?.all
+        Sockets::open(kernel, &Filter { pid: 0, ..*filter }, &[Socket::PROGRAM])?.list::<Socket>()?
     };
+    if !closed.is_empty() {
+        say!(
+            "socklife: {} network namespaces may not be entered (CAP_SYS_ADMIN): the sockets there are not known",
+            closed.len()
+        );
+    }
     let inodes: HashSet<u64> = all
         .iter()
         .map(|socket| socket.inode)

@@ -17,6 +17,7 @@ use crate::{
     clock::boot_ns,
     holders,
     model::holders::{Asked, Ended, Held},
+    pids,
 };
 
 /// Questions that wait, at most.
@@ -189,6 +190,9 @@ fn field(pid: u32, number: usize) -> Option<u64> {
 
 /// Its descriptors that are sockets, with their inodes; `None` where it is gone or about to be, or may not be looked at.
 pub fn socket_descriptors(pid: u32) -> Option<HashMap<i32, u64>> {
+    if !pids::proc_is_initial() {
+        return None;
+    }
     let entries: Vec<_> = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten().collect();
     // Who ends has no table any more.
     if entries.is_empty() {
@@ -205,7 +209,7 @@ pub fn socket_descriptors(pid: u32) -> Option<HashMap<i32, u64>> {
 /// Whether a descriptor is what it is believed to be; `None` where nobody can say.
 pub fn holds(held: &Held) -> Option<bool> {
     let process = PathBuf::from(format!("/proc/{}", held.pid));
-    if held.inode == 0 || !Path::exists(&process) {
+    if held.inode == 0 || !pids::proc_is_initial() || !Path::exists(&process) {
         return None;
     }
     if held.fd == UNKNOWN_FD {
@@ -217,6 +221,9 @@ pub fn holds(held: &Held) -> Option<bool> {
 
 /// The parent of a process that has ended and was not waited for; `None` for any other.
 pub fn zombie(pid: u32) -> Option<u32> {
+    if !pids::proc_is_initial() {
+        return None;
+    }
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name may hold spaces and parentheses, and ends with the last one.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');

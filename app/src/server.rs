@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::output::say;
@@ -114,12 +114,35 @@ fn listen(address: SocketAddr, backlog: i32) -> Result<TcpListener> {
         socket.listen(backlog)?;
         Ok(socket)
     };
-    let socket = open().with_context(|| {
-        format!(
-            "cannot listen on {address} (another program may have the port: `ss -tlnp` tells; --listen takes another)"
-        )
+    let socket = open().map_err(|error| {
+        let remedy = remedy(&error, address);
+        anyhow!(error).context(format!("cannot listen on {address}{remedy}"))
     })?;
     Ok(socket.into())
+}
+
+/// What to do about an address that cannot be listened on.
+fn remedy(error: &Error, address: SocketAddr) -> String {
+    let port = address.port();
+    match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            format!(" (another program has the port: `ss -tlnp 'sport = :{port}'` tells which; take another port)")
+        }
+        Some(libc::EADDRNOTAVAIL) => {
+            " (this network namespace has no such address: `ip address` lists them; 0.0.0.0 and [::] are all of them)"
+                .to_owned()
+        }
+        Some(libc::EACCES) => {
+            " (ports below net.ipv4.ip_unprivileged_port_start take CAP_NET_BIND_SERVICE: run it as root, or take a port \
+             above)"
+                .to_owned()
+        }
+        Some(libc::EAFNOSUPPORT) => " (IPv6 is off here: take an IPv4 address)".to_owned(),
+        Some(libc::EINVAL) if address.is_ipv6() => {
+            " (a link-local address needs its device: [fe80::1%2]:8080, where 2 is the device's number)".to_owned()
+        }
+        _ => String::new(),
+    }
 }
 
 struct Server<'a> {
@@ -300,4 +323,29 @@ fn wait(fds: &[RawFd]) -> io::Result<Vec<RawFd>> {
     }
     let ready = watched.iter().filter(|watched| watched.revents != 0);
     Ok(ready.map(|watched| watched.fd).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listen;
+
+    #[test]
+    fn what_to_do_fits_what_is_wrong() {
+        let error = |address: &str| {
+            let listened = listen(address.parse().expect("an address"), 1);
+            format!("{:#}", listened.expect_err("it cannot listen"))
+        };
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let taken = taken.local_addr().map(|address| (address, taken)).expect("an address");
+        let said = error(&taken.0.to_string());
+        assert!(
+            said.contains("another program has the port") && said.contains("ss -tlnp"),
+            "{said}"
+        );
+        let said = error("192.0.2.1:8080");
+        assert!(
+            said.contains("no such address") && !said.contains("another program"),
+            "{said}"
+        );
+    }
 }

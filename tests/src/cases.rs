@@ -151,12 +151,10 @@ pub const ONCE: &[(&str, fn())] = &[
     ("count_and_duration", process::count_and_duration),
     ("signals_end_with_a_summary", process::signals),
     ("closed_pipe_is_a_clean_end", process::closed_pipe),
-    ("closed_stderr_is_no_panic", process::closed_stderr),
-    ("unread_output_is_counted", process::unread_output),
-    ("storm_ends_in_time", process::storm),
     ("privileges_are_given_up", process::privileges),
     ("kill_leaves_nothing", process::kill_leaves_nothing),
     ("hostile_comm", process::hostile_comm),
+    ("three_capabilities", trouble::three_capabilities),
     ("no_root", trouble::no_root),
     ("no_btf", trouble::no_btf),
 ];
@@ -175,4 +173,8 @@ pub const NATIVE: &[(&str, fn())] = &[
     ("text_columns_line_up", process::columns),
     ("usage_errors", trouble::usage),
     ("full_disk", trouble::full_disk),
+    ("closed_stderr_is_no_panic", process::closed_stderr),
+    ("unread_output_is_counted", process::unread_output),
+    ("storm_ends_in_time", process::storm),
+    ("server_gone", trouble::server_gone),
 ];

@@ -6,6 +6,7 @@ pub mod memory;
 pub mod models;
 mod namespace;
 pub mod netstat;
+pub mod privilege;
 pub mod serve;
 pub mod shared;
 mod tracer;

@@ -125,8 +125,11 @@ const _: () = {
     let mut i = 0;
     while i < Kind::ALL.len() {
         assert!((Kind::ALL[i] as usize) < KINDS);
+        // Bits of `Filter::events` that are borrowed for what is counted.
+        assert!(!Kind::ALL[i].is_in(DROPS_COUNTED | COUNTED));
         i += 1;
     }
+    assert!(DROPS_COUNTED & COUNTED == 0);
 };
 
 /// A payload knows its kind, so that a record cannot be mislabelled.

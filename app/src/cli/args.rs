@@ -1,6 +1,6 @@
 //! Arguments that several subcommands share.
 
-use std::{net::IpAddr, path::Path, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
@@ -8,22 +8,26 @@ use ipnet::IpNet;
 use socklife_abi::{config::Filter, event::Kind};
 
 use crate::{
-    kernel::{Class, Follow, LOOK_AT_OTHERS, Tracer, Wanted},
+    kernel::{Class, Follow, LOOK_AT_OTHERS, Privileges, RowReport, Tracer, Wanted},
     netns,
     output::say,
+    pids,
     self_check::{self, SelfCheck},
 };
 
+/// What stands above the filters in help. A heading goes on for whatever comes after it: filters come last.
+pub const FILTERS: &str = "Filters (all must match)";
+
 /// Which sockets to look at.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
+#[command(next_help_heading = FILTERS)]
 pub struct SocketArgs {
     /// Either end has this port.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = port)]
     port: Option<u16>,
 
     /// This end has this port.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = port)]
     lport: Option<u16>,
 
     /// Either end is in this network: 10.0.0.0/8, 2001:db8::/32, 192.0.2.7.
@@ -45,7 +49,7 @@ pub struct SocketArgs {
 
 /// Which connections to look at.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
+#[command(next_help_heading = FILTERS)]
 pub struct ConnectionArgs {
     /// Sockets of this process: what it binds, connects or accepts, and what then happens to that.
     #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
@@ -55,18 +59,24 @@ pub struct ConnectionArgs {
     sockets: SocketArgs,
 
     /// The other end has this port.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", value_parser = port)]
     rport: Option<u16>,
 }
 
 /// Which sockets and events to show.
 #[derive(Args, Clone, Debug, Default)]
-#[command(next_help_heading = "Filters (decided in the kernel; all must match)")]
+#[command(next_help_heading = FILTERS)]
 pub struct FilterArgs {
     #[command(flatten)]
     connections: ConnectionArgs,
 
     /// Only these kinds of events, separated by commas.
+    ///
+    /// bound, listening, connect, connected, connect_failed, established, accepted, state, closed; of a listener's queues:
+    /// syn_queued, synack_sent, synack_retransmitted, cookie_sent, cookie_accepted, cookie_rejected, syn_refused,
+    /// half_open_ended, accept_queued, accept_refused, never_accepted, listener; of who holds a socket: handed_off, finding,
+    /// last_close, fd_opened, fd_closed, forked, executed, exited, inherited, touched; of the data: skb_dropped,
+    /// retransmitted, reset_sent, reset_received, rcvq_full, window_stalled, sndbuf_limited. docs/events.md has each.
     #[arg(short, long = "event", value_name = "KIND", value_delimiter = ',', value_parser = kind)]
     events: Vec<Kind>,
 }
@@ -121,11 +131,16 @@ impl TraceArgs {
 impl ConnectionArgs {
     /// As the kernel side takes it.
     pub fn filter(&self) -> Result<Filter> {
+        let mut shown = 0;
         if let Some(pid) = self.pid {
             process_exists(pid)?;
+            shown = pids::translate(pid).with_context(|| format!("--pid {pid}"))?;
+            if shown != pid {
+                say!("socklife: --pid {pid} of this PID namespace is {shown} in the initial one");
+            }
         }
         Ok(Filter {
-            pid: self.pid.unwrap_or(0),
+            pid: shown,
             rport: self.rport.unwrap_or(0),
             ..self.sockets.filter()?
         })
@@ -177,8 +192,10 @@ impl SocketArgs {
 
 /// Checks a `--pid`.
 pub fn process_exists(pid: u32) -> Result<()> {
+    // SAFETY: signal 0 is sent to nobody, and asks in the PID namespace of this process.
+    let asked = unsafe { libc::kill(pid.cast_signed(), 0) };
     ensure!(
-        Path::new(&format!("/proc/{pid}")).exists(),
+        asked == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH),
         "--pid {pid}: there is no such process (`ps -e` lists them)"
     );
     Ok(())
@@ -201,15 +218,41 @@ pub fn network(text: &str) -> Result<IpNet, String> {
         .map_err(|_| "give an address or a network such as 10.0.0.0/8 or 2001:db8::/32".to_owned())
 }
 
+/// An event by its name.
 fn kind(text: &str) -> Result<Kind, String> {
-    Kind::ALL
-        .iter()
-        .copied()
-        .find(|kind| kind.name() == text)
-        .ok_or_else(|| {
-            let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
-            format!("no such event; there are {}", names.join(", "))
-        })
+    if let Some(kind) = Kind::ALL.iter().find(|kind| kind.name() == text) {
+        return Ok(*kind);
+    }
+    let names = || Kind::ALL.iter().map(|kind| kind.name());
+    let meant: Vec<_> = names().filter(|name| is_meant(text, name)).collect();
+    let meant = match &meant[..] {
+        [] => String::new(),
+        meant => format!(" did you mean {}?", meant.join(" or ")),
+    };
+    let all: Vec<_> = names().collect();
+    Err(format!("no such event;{meant} there are {}", all.join(", ")))
+}
+
+/// Whether a name was nearly given: `accept` is the call, `accepted` what came of it.
+fn is_meant(text: &str, name: &str) -> bool {
+    let text = text.to_lowercase().replace('-', "_");
+    let ended = name.strip_prefix(text.as_str());
+    ended.is_some_and(|rest| matches!(rest, "" | "d" | "ed" | "ing")) || strsim::damerau_levenshtein(&text, name) == 1
+}
+
+/// One port: the kernel compares with one.
+pub fn port(text: &str) -> Result<u16, String> {
+    if text.contains([',', '-']) {
+        return Err(
+            "one port only: run socklife once for each port, or leave it out and choose in what is printed \
+             (-o json has lport and rport)"
+                .to_owned(),
+        );
+    }
+    match text.parse::<u16>() {
+        Ok(port @ 1..) => Ok(port),
+        _ => Err("a port is a number from 1 to 65535".to_owned()),
+    }
 }
 
 /// `10s`, `2m`, `500ms`, or a number of seconds.
@@ -260,21 +303,52 @@ pub fn is_blind(tracer: &Tracer) -> bool {
         .any(|row| row.chosen.is_none_or(|rung| !rung.cannot.is_empty()))
 }
 
-/// Says what cannot be seen here.
+/// Says what cannot be seen here, and what not for want of a right.
 pub fn tell_missing(tracer: &Tracer) {
-    for row in &tracer.report {
-        if row.chosen.is_none() {
-            say!(
-                "socklife: {} cannot be seen here (`socklife doctor` tells why)",
+    if !pids::is_initial() {
+        say!("socklife: PIDs are those of the initial PID namespace, and this is another");
+    }
+    let few = Privileges::of_this_process().is_ok_and(|privileges| privileges.are_few());
+    for line in missing(&tracer.report, few) {
+        say!("socklife: {line}");
+    }
+    if !tracer.closed.is_empty() {
+        let names: Vec<_> = tracer.closed.iter().map(ToString::to_string).collect();
+        say!(
+            "socklife: network namespaces that may not be entered (CAP_SYS_ADMIN): what waits there already is not known: {}",
+            names.join(", ")
+        );
+    }
+}
+
+/// What is missing, in lines; with few privileges also what a better hook would have told.
+fn missing(report: &[RowReport], few: bool) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut denied = Vec::new();
+    for row in report {
+        match row.chosen {
+            None if few && row.denied => denied.push(row.row.name),
+            None => lines.push(format!(
+                "{} cannot be seen here (`socklife doctor` tells why)",
                 row.row.name
-            );
+            )),
+            Some(rung) if few && row.denied => denied.extend(rung.cannot),
+            Some(_) => {}
         }
     }
+    denied.dedup();
+    if !denied.is_empty() {
+        lines.push(format!(
+            "not permitted, so not seen: {} (root sees it; `socklife doctor` tells what is refused)",
+            denied.join("; ")
+        ));
+    }
+    lines
 }
 
 /// Checks what must be there before anything is loaded.
 pub fn check_privileges() -> Result<()> {
-    crate::kernel::Privileges::of_this_process()?.check()
+    Privileges::of_this_process()?.check()
 }
 
 /// Gives up what only attaching needed; what the caller runs from here on cannot harm more than it must. Who follows
@@ -288,7 +362,71 @@ pub fn drop_privileges(follows: bool) -> Result<()> {
 mod tests {
     use std::time::Duration;
 
-    use super::{duration, kind, network, words};
+    use clap::Parser;
+
+    use super::{FilterArgs, Kind, RowReport, duration, missing, network, port, words};
+    use crate::kernel::TABLE;
+
+    #[test]
+    fn what_is_refused_for_want_of_a_right_is_told() {
+        let row = TABLE.iter().find(|row| row.name == "a descriptor less").expect("a row");
+        let blind = row.rungs.iter().find(|rung| rung.hooks.is_empty()).expect("a rung");
+        let report = |denied| RowReport {
+            row,
+            chosen: Some(blind),
+            refused: Vec::new(),
+            denied,
+        };
+        let told = missing(&[report(true)], true);
+        assert!(told.len() == 1 && told[0].starts_with("not permitted") && told[0].contains(blind.cannot[0]));
+        // A kernel that lacks something is told by `doctor`, and root lacks no right.
+        assert_eq!(missing(&[report(false)], true), [""; 0]);
+        assert_eq!(missing(&[report(true)], false), [""; 0]);
+    }
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        filter: FilterArgs,
+    }
+
+    #[test]
+    fn an_event_that_is_nearly_right_is_told() {
+        let parsed = |kinds: &str| Line::try_parse_from(["trace", "-e", kinds]);
+        let right = parsed("accepted,connect_failed").expect("both are events").filter;
+        assert_eq!(right.events, [Kind::Accepted, Kind::ConnectFailed]);
+        for (wrong, meant) in [
+            ("accept", " accepted?"),
+            ("listen", " listening?"),
+            ("close", " closed?"),
+            ("connect-failed", " connect_failed?"),
+            ("fd_close", " fd_closed?"),
+            ("accpeted", " accepted?"),
+        ] {
+            let error = parsed(wrong).expect_err(wrong).to_string();
+            assert!(
+                error.contains(&format!("did you mean{meant} there are bound, ")),
+                "{error}"
+            );
+        }
+        assert!(
+            parsed("lost")
+                .expect_err("none")
+                .to_string()
+                .contains("no such event; there are ")
+        );
+    }
+
+    #[test]
+    fn a_port_is_one() {
+        assert_eq!(port("443"), Ok(443));
+        for wrong in ["0", "70000", "http", ""] {
+            assert!(port(wrong).expect_err(wrong).contains("65535"), "{wrong}");
+        }
+        for several in ["80,443", "8000-8100"] {
+            assert!(port(several).expect_err(several).contains("one port only"));
+        }
+    }
 
     #[test]
     fn networks_become_words_of_mapped_addresses() {
@@ -306,12 +444,10 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_kinds() {
+    fn durations() {
         assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
         assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
         assert!(duration("soon").is_err() && duration("-1").is_err());
-        assert!(kind("accepted").is_ok());
-        assert!(kind("lost").is_err_and(|error| error.contains("connect_failed")));
     }
 }

@@ -1,5 +1,7 @@
 //! `socklife doctor`: what this kernel lets us see, and whether what is attached really fires.
 
+mod stage;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -26,6 +28,8 @@ use crate::{
     scene,
 };
 
+use stage::Stage;
+
 /// How long events may take to arrive once the connections are over.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long the connections themselves may take: one waits a second for a SYN-ACK that is sent again.
@@ -46,6 +50,10 @@ pub struct Doctor {
     /// Use hooks of this class only (for tests and bug reports).
     #[arg(long, value_enum, hide = true)]
     hooks: Option<Class>,
+
+    /// Only make the connections, for another that watches.
+    #[arg(long, hide = true)]
+    play: bool,
 }
 
 #[derive(Serialize)]
@@ -57,6 +65,9 @@ struct Report {
     lacking_capabilities: Vec<String>,
     hooks: Vec<Hook>,
     events: Vec<Seen>,
+    /// Why no event was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_tried: Option<String>,
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
@@ -104,6 +115,10 @@ const DATA: u64 = Kind::set(&[
 
 impl Doctor {
     pub fn run(self) -> Result<ExitCode> {
+        if self.play {
+            stage::play()?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let report = self.examine();
         let text = match self.output {
             Format::Text => as_text(&report)?,
@@ -133,6 +148,7 @@ impl Doctor {
             lacking_capabilities: lacking.unwrap_or_default().iter().map(ToString::to_string).collect(),
             hooks: Vec::new(),
             events: Vec::new(),
+            not_tried: None,
             ok: false,
             error: None,
         };
@@ -140,12 +156,19 @@ impl Doctor {
             .and_then(|privileges| privileges.check())
             .and_then(|()| try_out(self.hooks));
         match tried {
-            Ok((hooks, fired)) => {
+            Ok(Tried {
+                rows: hooks,
+                fired,
+                not_tried,
+            }) => {
                 let sighted = hooks
                     .iter()
                     .all(|row| row.chosen.is_some() || row.row.need == Need::Optional);
                 report.hooks = hooks.iter().map(Hook::from).collect();
-                report.events = told_by_hooks(&hooks).map(|kind| Seen::of(kind, &fired)).collect();
+                if not_tried.is_none() {
+                    report.events = told_by_hooks(&hooks).map(|kind| Seen::of(kind, &fired)).collect();
+                }
+                report.not_tried = not_tried;
                 report.ok = sighted && report.events.iter().all(|event| event.fired || !event.required);
             }
             Err(error) => report.error = Some(format!("{error:#}")),
@@ -210,8 +233,16 @@ fn told_by_hooks(rows: &[RowReport]) -> impl Iterator<Item = Kind> {
         .filter(move |kind| !kind.is_in(unseen | holders::MADE) && (*kind != Kind::FdsClosed || by_range))
 }
 
+/// What came of it.
+struct Tried {
+    rows: Vec<RowReport>,
+    /// The program that sent a kind first.
+    fired: BTreeMap<u8, u16>,
+    not_tried: Option<String>,
+}
+
 /// Attaches everything, makes the connections, and notes which kinds came, through which program.
-fn try_out(class: Option<Class>) -> Result<(Vec<RowReport>, BTreeMap<u8, u16>)> {
+fn try_out(class: Option<Class>) -> Result<Tried> {
     let (ready, namespace) = channel();
     let (go, gone) = channel();
     thread::scope(|scope| {
@@ -225,12 +256,27 @@ fn try_out(class: Option<Class>) -> Result<(Vec<RowReport>, BTreeMap<u8, u16>)> 
     })
 }
 
-fn play(ready: &Sender<u32>, go: &Receiver<()>) -> Result<()> {
-    ready.send(netns::enter_new()?).context("nobody waits")?;
+/// In a network namespace of this thread; who may not make one has a process become root of its own.
+fn play(ready: &Sender<Result<u32, String>>, go: &Receiver<()>) -> Result<()> {
+    let mut stage = None;
+    let netns = netns::enter_new().or_else(|error| {
+        let (begun, netns) = Stage::begin().map_err(|other| format!("{error:#}; nor without privileges: {other:#}"))?;
+        stage = Some(begun);
+        Ok(netns)
+    });
+    let made = netns.is_ok();
+    ready.send(netns).context("nobody waits")?;
     // No word means that attaching failed, which is told elsewhere.
-    if go.recv().is_err() {
+    if go.recv().is_err() || !made {
         return Ok(());
     }
+    match stage {
+        Some(stage) => stage.play(),
+        None => scenes(),
+    }
+}
+
+fn scenes() -> Result<()> {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     scene::connection(loopback, loopback)?;
     scene::holders(loopback)?;
@@ -244,11 +290,16 @@ fn play(ready: &Sender<u32>, go: &Receiver<()>) -> Result<()> {
 }
 
 fn observe(
-    netns: u32,
+    netns: Result<u32, String>,
     class: Option<Class>,
     go: Sender<()>,
     player: &ScopedJoinHandle<'_, Result<()>>,
-) -> Result<(Vec<RowReport>, BTreeMap<u8, u16>)> {
+) -> Result<Tried> {
+    let (netns, not_tried) = match netns {
+        Ok(netns) => (netns, None),
+        // Of no namespace.
+        Err(why) => (u32::MAX, Some(why)),
+    };
     let wanted = Wanted {
         filter: Filter {
             netns,
@@ -265,7 +316,7 @@ fn observe(
     let mut end = Instant::now() + PLAY;
     let mut played = false;
     let all = told_by_hooks(&tracer.report).count();
-    while fired.len() < all && Instant::now() < end {
+    while not_tried.is_none() && fired.len() < all && Instant::now() < end {
         if !played && player.is_finished() {
             (played, end) = (true, Instant::now() + PATIENCE);
         }
@@ -276,7 +327,11 @@ fn observe(
         }
         thread::sleep(Duration::from_millis(5));
     }
-    Ok((tracer.report, fired))
+    Ok(Tried {
+        rows: tracer.report,
+        fired,
+        not_tried,
+    })
 }
 
 fn sysctl(name: &str) -> String {
@@ -321,7 +376,10 @@ fn as_text(report: &Report) -> Result<String> {
             writeln!(out, "    not {}\n        {}", refused.hook, refused.reason)?;
         }
     }
-    writeln!(out, "\nEvents of a few connections in a network namespace of their own")?;
+    match &report.not_tried {
+        Some(why) => writeln!(out, "\nEvents were not tried: {why}")?,
+        None => writeln!(out, "\nEvents of a few connections in a network namespace of their own")?,
+    }
     for event in &report.events {
         match (&event.via, event.required) {
             (Some(via), _) => writeln!(out, "✓ {:<20} {via}", event.event)?,
@@ -332,7 +390,9 @@ fn as_text(report: &Report) -> Result<String> {
     writeln!(
         out,
         "\n{}",
-        if report.ok {
+        if report.ok && report.not_tried.is_some() {
+            "Everything that socklife cannot do without is attached; whether it fires was not tried."
+        } else if report.ok {
             "Everything that socklife cannot do without is seen."
         } else {
             "Something that socklife cannot do without is not seen: see ✗ above."

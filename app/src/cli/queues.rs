@@ -7,7 +7,7 @@ use clap::Args;
 use socklife_abi::event::Kind;
 
 use super::args::{
-    SocketArgs, TraceArgs, check_privileges, drop_privileges, interval, is_blind, self_check, tell_missing,
+    SocketArgs, TraceArgs, check_privileges, drop_privileges, duration, interval, is_blind, self_check, tell_missing,
 };
 use crate::{
     event::{Detail, Event},
@@ -62,6 +62,10 @@ pub struct Queues {
     /// End after so many intervals (the first block, which comes at once, is before them); without it Ctrl-C ends it.
     count: Option<u64>,
 
+    /// End after this time, from "attached" on: 10s, 500ms, 2m, or seconds. What has begun by then is shown.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    duration: Option<Duration>,
+
     /// Print histograms of the time in both queues at the end, for each listener.
     #[arg(long)]
     histogram: bool,
@@ -111,7 +115,11 @@ impl Queues {
             all: self.reconcile,
             blind: is_blind(&tracer),
         };
-        stream::run(tracer, sink, &losses, Limits::default(), &check)?;
+        let limits = Limits {
+            duration: self.duration,
+            ..Limits::default()
+        };
+        stream::run(tracer, sink, &losses, limits, &check)?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -150,6 +158,7 @@ mod tests {
         assert_eq!(parsed(&[]), Some((seconds(1), None)));
         assert_eq!(parsed(&["10"]), Some((seconds(10), None)));
         assert_eq!(parsed(&["2m", "6", "--lport", "443"]), Some((seconds(120), Some(6))));
+        assert_eq!(parsed(&["--duration", "3s"]), Some((seconds(1), None)));
         assert_eq!(parsed(&["0.5", "0"]), Some((Duration::from_millis(500), Some(0))));
         for wrong in [
             &["0"][..],
@@ -158,6 +167,7 @@ mod tests {
             &["soon"],
             &["1", "some"],
             &["1", "1", "1"],
+            &["--duration", "soon"],
         ] {
             assert_eq!(parsed(wrong), None, "{wrong:?}");
         }

@@ -66,7 +66,7 @@ pub struct Skb {
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1000))]
     rate: u32,
 
-    /// End after this time: 10s, 500ms, 2m, or seconds.
+    /// End after this time, from "attached" on: 10s, 500ms, 2m, or seconds.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
 

@@ -17,7 +17,7 @@ use socklife_abi::{
     socket::Socket,
 };
 
-use super::args::{SocketArgs, check_privileges, interval, process_exists};
+use super::args::{FILTERS, SocketArgs, check_privileges, interval, port, process_exists};
 use crate::{
     clock::{Clock, wall_ahead_of_monotonic},
     event::names,
@@ -56,20 +56,9 @@ use crate::{
     sudo socklife sockets --queues --lport 443      where the data of a server's connections is\n  \
     sudo socklife sockets --queues --interval 1s    … and how long it waits there")]
 pub struct Sockets {
-    /// Sockets that this process holds a descriptor of.
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304))]
-    pid: Option<u32>,
-
     /// How to show them.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     output: Format,
-
-    #[command(flatten)]
-    sockets: SocketArgs,
-
-    /// The other end has this port.
-    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
-    rport: Option<u16>,
 
     /// Show what the queues of each connection hold: how many sk_buffs, bytes and memory, and which end is waited for.
     #[arg(long)]
@@ -83,9 +72,20 @@ pub struct Sockets {
     #[arg(long, value_name = "N", requires = "interval", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
+    /// Sockets that this process holds a descriptor of.
+    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..=4_194_304), help_heading = FILTERS)]
+    pid: Option<u32>,
+
+    #[command(flatten)]
+    sockets: SocketArgs,
+
+    /// The other end has this port.
+    #[arg(long, value_name = "PORT", value_parser = port, help_heading = FILTERS)]
+    rport: Option<u16>,
+
     /// Only in these states, separated by commas: listen, established, time-wait, close-wait, … syn-recv are the
     /// half-open ones.
-    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = states)]
+    #[arg(long = "state", value_name = "STATE", value_delimiter = ',', value_parser = states, help_heading = FILTERS)]
     states: Vec<u32>,
 }
 

@@ -2,6 +2,7 @@
 //! is then attached in the table's order. A rung that does not attach gives way to the next one.
 
 use std::{
+    io,
     cell::OnceCell,
     collections::{HashMap, HashSet, hash_map::Entry},
     fs,
@@ -43,6 +44,8 @@ pub struct RowReport {
     pub chosen: Option<&'static Rung>,
     /// The better rungs, and why they were refused.
     pub refused: Vec<(&'static Rung, String)>,
+    /// One of them was refused for want of a right.
+    pub denied: bool,
 }
 
 impl RowReport {
@@ -97,7 +100,7 @@ fn keep_open(reports: &[RowReport]) -> Option<Kept> {
     let hooks = reports.iter().filter_map(|row| row.chosen).flat_map(|rung| rung.hooks);
     let mut places: Vec<_> = hooks
         .filter_map(|hook| match hook.at {
-            At::Tracepoint(category, name) => Some((category, name)),
+            At::Tracepoint(category, name) | At::TracepointNamed(category, name, _) => Some((category, name)),
             _ => None,
         })
         .collect();
@@ -141,6 +144,7 @@ impl<'a> Climb<'a> {
                 row,
                 chosen: None,
                 refused: Vec::new(),
+                denied: false,
             },
             rungs: row.rungs.iter(),
             programs: own,
@@ -149,6 +153,7 @@ impl<'a> Climb<'a> {
     }
 
     fn refuse(&mut self, rung: &'static Rung, error: &anyhow::Error) {
+        self.report.denied |= is_denied(error);
         self.report.refused.push((rung, format!("{error:#}")));
         for hook in rung.hooks {
             if let Some(program) = self.programs.get_mut(&hook.program) {
@@ -303,12 +308,22 @@ impl Places {
     fn tracefs(&self) -> Result<()> {
         if self.tracefs.get().is_none() {
             tracefs::ensure().map_err(|error| {
-                anyhow!("cannot mount tracefs: {error}; mount it (mount -t tracefs none /sys/kernel/tracing)")
+                let what = match error.raw_os_error() {
+                    Some(libc::EPERM | libc::EACCES) => "cannot use tracefs (it takes root)",
+                    _ => "cannot mount tracefs; mount it (mount -t tracefs none /sys/kernel/tracing)",
+                };
+                anyhow!(error).context(what)
             })?;
             self.tracefs.get_or_init(|| ());
         }
         Ok(())
     }
+}
+
+/// What the verifier refuses is no matter of rights, and has its text only ([`loader::reason`]).
+fn is_denied(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+    causes.any(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
 }
 
 fn attach(program: &mut Loaded, hook: &Hook, places: &Places) -> Result<()> {

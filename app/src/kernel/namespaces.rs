@@ -48,6 +48,24 @@ pub fn find(wanted: u32) -> Vec<Namespace> {
     found.into_values().collect()
 }
 
+/// Whether a network namespace has this inode, as far as we may look: somebody lives in it, it is mounted somewhere, or a
+/// descriptor keeps it.
+pub fn look_for(inode: u32) -> bool {
+    let name = format!("net:[{inode}]");
+    let lives = |process: &Path| {
+        let is_it = |path: &Path| fs::metadata(path).is_ok_and(|file| file.ino() == u64::from(inode));
+        entries(&process.join("task")).any(|thread| is_it(&thread.join("ns/net")))
+    };
+    let holds = |process: &Path| {
+        let is_it = |fd: PathBuf| fs::read_link(fd).is_ok_and(|link| link.as_os_str() == name.as_str());
+        entries(&process.join("fd")).any(is_it)
+    };
+    let proc = Path::new("/proc");
+    entries(proc).any(|process| lives(&process))
+        || fs::read_to_string("/proc/self/mountinfo").is_ok_and(|mounts| mounts.contains(&name))
+        || entries(proc).any(|process| holds(&process))
+}
+
 /// Does something in each of these namespaces, in a thread of its own, and says which could not be entered, by inode.
 pub fn visit<T: Send>(
     visits: Vec<(&Namespace, T)>,

@@ -25,6 +25,11 @@ impl Privileges {
         Self::NEEDED.into_iter().filter(|cap| !self.0.contains(cap)).collect()
     }
 
+    /// Whether it has less than root has: what is refused may be for want of a right.
+    pub fn are_few(&self) -> bool {
+        !self.0.contains(&Capability::CAP_SYS_ADMIN)
+    }
+
     /// An error with its remedy, unless this process may trace.
     pub fn check(&self) -> Result<()> {
         let lacking = self.lacking();

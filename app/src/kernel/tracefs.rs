@@ -15,8 +15,13 @@ const PLACES: [&str; 2] = ["/sys/kernel/tracing/events", "/sys/kernel/debug/trac
 /// Where it is mounted nowhere, this thread gets a mount namespace of its own with tracefs in its usual place; nobody
 /// else sees it, and it is gone with us.
 pub fn ensure() -> Result<()> {
-    if PLACES.iter().any(|place| Path::new(place).exists()) {
-        return Ok(());
+    for place in PLACES {
+        match Path::new(place).try_exists() {
+            Ok(true) => return Ok(()),
+            // It is mounted, and not for us.
+            Err(error) => return Err(error),
+            Ok(false) => {}
+        }
     }
     // SAFETY: changes this thread's view of mounts, nothing else.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;

@@ -39,7 +39,9 @@ use super::{
     namespaces::{self, Namespace},
     probe_log::{self, Stderr},
     skbs::{SkbCounts, SkbTables},
-    snapshot, sockets, symbols,
+    snapshot,
+    sockets::{self, Found},
+    symbols,
     tables::Tables,
 };
 use crate::event::Event;
@@ -109,6 +111,8 @@ pub struct Tracer {
     pub report: Vec<RowReport>,
     /// Those that were there once everything was attached.
     namespaces: Vec<Namespace>,
+    /// Network namespaces that could not be entered to look at what is there already, by inode.
+    pub closed: Vec<u32>,
 }
 
 /// The kernel's counts of what was lost.
@@ -206,8 +210,9 @@ impl Tracer {
         }
         let namespaces = namespaces::find(wanted.filter.netns);
         cookies::ask(&namespaces);
+        let mut closed = Vec::new();
         if report.iter().any(|row| row.takes(Program::SnapshotIter)) {
-            snapshot::take(&mut ebpf, &namespaces)?;
+            closed = snapshot::take(&mut ebpf, &namespaces)?;
         }
         if sizes.follows {
             follow(&mut ebpf, wanted.follow)?;
@@ -227,6 +232,7 @@ impl Tracer {
             attached: Attached::new(ebpf, tracepoints),
             namespaces,
             report,
+            closed,
         })
     }
 
@@ -240,9 +246,9 @@ impl Tracer {
     /// # Errors
     ///
     /// When the kernel does not let us.
-    pub fn older(&mut self, kernel: &Kernel) -> Result<Vec<Socket>> {
+    pub fn older(&mut self, kernel: &Kernel) -> Result<Found<Socket>> {
         sockets::load(&mut self.attached.ebpf, Socket::PROGRAM, kernel)?;
-        Ok(sockets::list(&mut self.attached.ebpf, &self.namespaces)?.all)
+        sockets::list(&mut self.attached.ebpf, &self.namespaces)
     }
 
     /// Says what the programs logged, if they log.

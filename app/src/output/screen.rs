@@ -1,6 +1,6 @@
 //! A terminal on which a view is drawn again in place.
 
-use std::io::IsTerminal as _;
+use std::{ffi::OsStr, io::IsTerminal as _};
 
 /// The other screen, without a cursor: what stood on the terminal comes back afterwards.
 pub const ENTER: &[u8] = b"\x1b[?1049h\x1b[?25l";
@@ -23,9 +23,9 @@ pub struct Size {
     pub width: usize,
 }
 
-/// The terminal that standard output is, as large as it is now; `None` if it is something else.
+/// The terminal that standard output is, as large as it is now; `None` if it is something else, or draws nothing.
 pub fn size() -> Option<Size> {
-    if !std::io::stdout().is_terminal() {
+    if !draws(std::env::var_os("TERM").as_deref()) || !std::io::stdout().is_terminal() {
         return None;
     }
     // SAFETY: all zeroes is a value of the structure, and the call fills it.
@@ -43,6 +43,11 @@ pub fn size() -> Option<Size> {
         height: height.into(),
         width: width.into(),
     })
+}
+
+/// Whether a terminal of this name takes commands to its cursor.
+fn draws(term: Option<&OsStr>) -> bool {
+    term.is_some_and(|term| !term.is_empty() && term != "dumb")
 }
 
 /// Draws what fits: the head, then the lines, and at the foot how many there are more; below it what is to be said.
@@ -75,7 +80,14 @@ pub fn draw(head: &[String], lines: &[String], foot: &[String], size: Size) -> S
 
 #[cfg(test)]
 mod tests {
-    use super::{Size, draw};
+    use super::{Size, draw, draws};
+
+    #[test]
+    fn a_dumb_terminal_draws_nothing() {
+        let drawn = |term: &str| draws(Some(term.as_ref()));
+        assert!(drawn("xterm-256color") && drawn("linux"));
+        assert!(!drawn("dumb") && !drawn("") && !draws(None));
+    }
 
     fn drawn(lines: usize, height: usize, width: usize) -> Vec<String> {
         let of = |what: &str, count: usize| (0..count).map(|index| format!("{what} {index}")).collect::<Vec<_>>();
