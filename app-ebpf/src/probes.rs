@@ -8,6 +8,7 @@ mod cookie;
 mod descriptors;
 mod drops;
 mod listen;
+mod look;
 mod process;
 mod reset;
 mod retransmit;

@@ -243,4 +243,6 @@ programs! {
     SkbRcv6Fentry = "skb_rcv6_fentry",
     SkbRcv6FentrySecond = "skb_rcv6_fentry_second",
     SkbRcvKprobe = "skb_rcv_kprobe",
+    LivesIter = "lives_iter",
+    ListenersIter = "listeners_iter",
 }

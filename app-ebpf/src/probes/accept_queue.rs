@@ -156,7 +156,7 @@ pub fn accept_queue_sock_ops(context: SockOpsContext) -> u32 {
 
 #[inline(always)]
 fn established(child: Sock<Probe>) {
-    if lives::of(child.key()).queued != 0 {
+    if lives::of(child.key(), lives::cookie(child.key())).queued != 0 {
         return;
     }
     let (tuple, netns) = (child.tuple(), child.netns());

@@ -258,8 +258,10 @@ pub fn connect_fail_tp(context: TracePointContext) -> u32 {
     let Some(sock) = sock_of_fd(call.object) else {
         return 0;
     };
-    if lives::of(sock.key()).attempt != 0 {
-        lives::change_known(sock.key(), |life| life.attempt = 0);
+    if let Some(life) = lives::known(sock.key(), lives::cookie(sock.key()))
+        && life.attempt != 0
+    {
+        life.attempt = 0;
         return 0;
     }
     let Some(errno) = errno(record(&context, 16) as i32) else {
