@@ -9,6 +9,7 @@ mod hooks;
 mod iterator;
 mod layout;
 mod loader;
+mod look;
 mod losses;
 mod namespaces;
 mod netstat;

@@ -4,6 +4,7 @@
 //! and hands the records out; [`event`] decodes; [`model`] is what events come to, [`view`] what is shown of that, [`output`]
 //! how; [`cli`] has one file for each subcommand.
 
+mod balance;
 mod capacity;
 pub mod cli;
 mod clock;

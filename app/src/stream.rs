@@ -8,6 +8,8 @@ mod segments;
 mod skb_allocs;
 
 use std::{
+    cell::RefCell,
+    fmt::Write as _,
     io::Write as _,
     os::fd::AsFd as _,
     time::{Duration, Instant},
@@ -23,6 +25,7 @@ use tokio::{
 };
 
 use crate::{
+    balance::Balance,
     event::Event,
     kernel::{Counters, Loss, Losses, Told, Tracer},
     model::reconcile::Verdict,
@@ -110,6 +113,8 @@ pub struct Check<'a> {
     pub all: bool,
     /// Some of the hooks in use cannot tell everything.
     pub blind: bool,
+    /// The books, where connections are followed.
+    pub balance: Option<RefCell<Balance>>,
 }
 
 /// What went through.
@@ -160,12 +165,15 @@ pub fn run<S: Sink>(tracer: Tracer, mut sink: S, losses: &Losses, mut limits: Li
     ));
     let what = sink.what();
     let finished = sink.finish(PATIENCE);
-    let checked = streamed?;
+    let (checked, unbalanced) = streamed?;
     let news = told.news(losses);
     tell(&news);
     finished?;
     summary(&passed, what, losses, started.elapsed());
     verdicts(&checked, check);
+    for line in unbalanced {
+        eprintln!("socklife: {line}");
+    }
     Ok(())
 }
 
@@ -177,7 +185,7 @@ async fn stream<S: Sink>(
     check: &Check<'_>,
     passed: &mut Passed,
     told: &mut Told,
-) -> Result<Vec<Checked>> {
+) -> Result<(Vec<Checked>, Vec<String>)> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot watch for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot watch for SIGTERM")?;
     let mut resize = signal(SignalKind::window_change()).context("cannot watch for SIGWINCH")?;
@@ -226,6 +234,9 @@ async fn stream<S: Sink>(
             _ = resize.recv() => sink.resized(),
             _ = count_tick.tick() => {
                 tracer.tell_log();
+                for event in tracer.counters.graves()? {
+                    sink.event(event, passed);
+                }
                 tracer.counters.read_into(losses)?;
                 let news = told.news(losses);
                 drain(&mut tracer.ring, sink, passed);
@@ -238,24 +249,45 @@ async fn stream<S: Sink>(
                 for event in tracer.counters.sweep()? {
                     sink.made(event, passed);
                 }
+                drain(&mut tracer.ring, sink, passed);
+                for event in tracer.counters.look()? {
+                    sink.event(event, passed);
+                }
+                if let Some(balance) = &check.balance {
+                    balance.borrow_mut().now_and_then(&tracer.counters, losses)?;
+                }
             }
         }
     }
     tracer.tell_log();
     drain(&mut tracer.ring, sink, passed);
+    for event in tracer.counters.look()? {
+        sink.event(event, passed);
+    }
     sink.closing(&tracer.counters)?;
     // To detach takes a while, and happens in no order: what is compared must be counted by all.
     let checked = match check.check {
         Some(check) => check.look(&tracer.counters)?,
         None => Vec::new(),
     };
+    let mut unbalanced = match &check.balance {
+        Some(balance) => balance.borrow_mut().look(&tracer.counters, losses)?,
+        None => Vec::new(),
+    };
     // What was sent before the end belongs to it.
-    let (mut ring, counters) = tracer.detach();
+    let (mut ring, mut counters) = tracer.detach();
     drain(&mut ring, sink, passed);
     counters.read_into(losses)?;
+    if let Some(balance) = &check.balance {
+        for event in counters.look()? {
+            sink.event(event, passed);
+        }
+        unbalanced.extend(balance.borrow().close(&mut counters, losses)?);
+        counters.read_into(losses)?;
+    }
     let news = told.news(losses);
     sink.end(&news, &counters, passed)?;
-    Ok(checked)
+    Ok((checked, unbalanced))
 }
 
 fn ticks(period: Duration) -> tokio::time::Interval {
@@ -295,10 +327,16 @@ pub fn tell(news: &[Loss]) {
 }
 
 fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
-    let lost = match losses.lost() {
-        0 => "none lost".to_owned(),
-        lost => format!("{} lost", Grouped(lost)),
+    let mut lost = match (losses.lost(), losses.unseen_ends(), losses.not_counted()) {
+        (0, 0, 0) => "none lost".to_owned(),
+        (lost, ..) => format!("{} lost", Grouped(lost)),
     };
+    if losses.unseen_ends() > 0 {
+        let _ = write!(lost, ", {} ends unseen", Grouped(losses.unseen_ends()));
+    }
+    if losses.not_counted() > 0 {
+        let _ = write!(lost, ", a table was full {} times", Grouped(losses.not_counted()));
+    }
     let sampled = match losses.sampled() {
         0 => String::new(),
         sampled => format!(", {} counted only (flood; --sample 0 shows each)", Grouped(sampled)),

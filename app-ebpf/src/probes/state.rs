@@ -234,7 +234,7 @@ fn is_blind_to<M: Mem>(sock: Sock<M>, newstate: u32) -> bool {
         state::FIN_WAIT2 | state::CLOSE => matches!(blind >> 16, blind::END | blind::STATE),
         _ => false,
     };
-    what && sock.tuple().sport % blind as u16 == 0
+    what && sock.tuple().sport.checked_rem(blind as u16) == Some(0)
 }
 
 /// A listener that is closed takes what waits for accept(2) with it, in the same thread, one after the other

@@ -5,7 +5,10 @@ use std::{net::IpAddr, path::Path, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use ipnet::IpNet;
-use socklife_abi::{config::Filter, event::Kind};
+use socklife_abi::{
+    config::{self, Filter},
+    event::Kind,
+};
 
 use crate::{
     kernel::{Class, Follow, LOOK_AT_OTHERS, Tracer, Wanted},
@@ -94,6 +97,10 @@ pub struct TraceArgs {
     /// Use hooks of this class only (for tests and bug reports).
     #[arg(long, value_enum, hide = true)]
     hooks: Option<Class>,
+
+    /// Leave out begin, handshake, end or state for sockets whose local port is a multiple of N (for tests).
+    #[arg(long, hide = true, value_name = "WHAT:N", value_parser = blind, default_value = "none")]
+    blind: u32,
 }
 
 impl TraceArgs {
@@ -113,6 +120,7 @@ impl TraceArgs {
             max_skbs: self.max_skbs,
             sample: self.sample,
             follow: Follow::default(),
+            blind: self.blind,
         })
     }
 }
@@ -209,6 +217,20 @@ fn kind(text: &str) -> Result<Kind, String> {
             let names: Vec<_> = Kind::ALL.iter().map(|kind| kind.name()).collect();
             format!("no such event; there are {}", names.join(", "))
         })
+}
+
+fn blind(text: &str) -> Result<u32, String> {
+    if text == "none" {
+        return Ok(0);
+    }
+    let (what, number) = text.split_once(':').ok_or("give WHAT:N")?;
+    let what = config::blind::NAMES.iter().find(|(name, _)| *name == what);
+    let (_, what) = what.ok_or("no such thing to be blind to")?;
+    let number: u16 = number.parse().map_err(|_| "N is a number up to 65535")?;
+    if number == 0 {
+        return Err("N is not 0".to_owned());
+    }
+    Ok(what << 16 | u32::from(number))
 }
 
 /// `10s`, `2m`, `500ms`, or a number of seconds.

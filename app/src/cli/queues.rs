@@ -109,6 +109,7 @@ impl Queues {
             check: check.as_ref(),
             all: self.reconcile,
             blind: is_blind(&tracer),
+            balance: None,
         };
         stream::run(tracer, sink, &losses, Limits::default(), &check)?;
         Ok(ExitCode::SUCCESS)
