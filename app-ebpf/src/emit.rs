@@ -6,7 +6,7 @@ use aya_ebpf::{
 };
 use socklife_abi::{
     counter::Counter,
-    event::{Envelope, HAS_TASK, MAPPED, Payload, Record, UNKNOWN},
+    event::{Envelope, HAS_TASK, Kind, MAPPED, Payload, Record, UNKNOWN},
     program::Program,
     table::{Entry, phase},
 };
@@ -206,7 +206,17 @@ impl Subject {
     #[inline(always)]
     pub fn is_accepted(&self, listener: u64) {
         // A child that finds no room is counted where it is established.
-        lives::change(self.key, self.cookie, |life| life.accepted = 1);
+        let mut late = false;
+        self.changes(|life| {
+            life.accepted = 1;
+            if life.phase == phase::NONE && global!(FILTER.events) & (1 << Kind::Closed as u8) != 0 {
+                self.describe(life, phase::OPEN);
+                late = true;
+            }
+        });
+        if late {
+            books::note(self.envelope.netns, Entry::Late);
+        }
         // Whose connections are wanted, its listener is.
         if global!(FILTER.pid) != 0 && self.envelope.pid == global!(FILTER.pid) && listener != 0 {
             lives::change(listener, 0, |life| life.wanted = 1);

@@ -20,6 +20,7 @@ mod skb_allocs;
 mod sockets;
 mod sockets_queues;
 mod trouble;
+mod unseen;
 
 use crate::harness::Class;
 
@@ -40,6 +41,10 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("waiting_already", accept::waiting_already),
     ("would_block", accept::would_block),
     ("mptcp", accept::mptcp),
+    ("unseen_ends", unseen::ends),
+    ("unseen_states", unseen::states),
+    ("unseen_handshakes", unseen::handshakes),
+    ("unseen_children", unseen::children),
     ("filters", filters::each),
     ("filter_pid", filters::pid),
     ("doctor", rungs::doctor),
@@ -109,6 +114,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("slow_output_loss_is_counted", loss::slow_output),
     ("full_table_is_counted", loss::socket_table),
     ("full_request_table_is_counted", loss::request_table),
+    ("storm_balances", unseen::storm),
     ("syn_flood", flood::syn_flood),
     ("queues_in_a_flood", flood::queues_go_on),
     ("capacity_descriptors", capacity::descriptors),

@@ -167,10 +167,10 @@ fn balance(subject: &Subject, oldstate: u32, newstate: u32) {
             phase::OVER
         }
         (state::SYN_RECV, _) if before == phase::CONNECTING => {
-            book.add(if newstate == state::ESTABLISHED {
-                Entry::Connected
-            } else {
+            book.add(if newstate == state::CLOSE {
                 Entry::ConnectEnded
+            } else {
+                Entry::Connected
             });
             if newstate == state::CLOSE { phase::OVER } else { phase::OPEN }
         }
