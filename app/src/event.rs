@@ -337,6 +337,7 @@ mod tests {
                 oldstate: 1,
                 errno: 104,
                 srtt_us8: 80,
+                flags: abi::END_UNSEEN,
                 ..abi::Closed::zeroed()
             }),
             Kind::SynQueued => Detail::SynQueued(abi::SynQueued { queues: QUEUES }),
