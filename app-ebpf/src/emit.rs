@@ -109,7 +109,7 @@ impl Subject {
                 sport: tuple.sport,
                 dport: tuple.dport,
                 kind: 0,
-                via: via as u8,
+                via: via as u16,
                 flags,
                 family: tuple.family,
                 netns,
@@ -117,7 +117,7 @@ impl Subject {
                 pid: task.pid,
                 tid: task.tid,
                 uid: task.uid,
-                reserved: 0,
+                reserved: [0; 3],
             },
             shown,
         })
@@ -348,7 +348,7 @@ pub fn emit_process<P: Payload>(task: Task, via: Program, payload: P) {
         cookie: 0,
         tuple: Tuple::NONE,
         netns: 0,
-        via: via as u8,
+        via: via as u16,
     };
     emit_at(&nowhere, task, payload);
 }
@@ -360,7 +360,7 @@ pub struct Place {
     pub tuple: Tuple,
     pub netns: u32,
     /// A [`Program`].
-    pub via: u8,
+    pub via: u16,
 }
 
 /// Sends an event about what the filter was asked about before, if its kind was asked for.
@@ -389,7 +389,7 @@ pub fn emit_at<P: Payload>(place: &Place, task: Task, payload: P) {
             pid: task.pid,
             tid: task.tid,
             uid: task.uid,
-            reserved: 0,
+            reserved: [0; 3],
         },
         payload,
     );

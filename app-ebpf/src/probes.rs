@@ -1,5 +1,16 @@
 //! The parts of a socket's life.
 
+/// One program for each place where a handler is called: its number tells which hook ran.
+macro_rules! at_each {
+    ($hook:ident($context:ty) $handler:ident: $($symbol:ident = $program:ident),+ $(,)?) => {$(
+        #[$hook]
+        pub fn $symbol(context: $context) -> u32 {
+            $handler(&context, Program::$program);
+            0
+        }
+    )+};
+}
+
 mod accept;
 mod accept_queue;
 mod bind;

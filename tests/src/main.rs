@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cases;
+mod choice;
 mod harness;
 mod vm;
 
@@ -17,7 +18,10 @@ use std::{
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use crate::harness::{Class, helper, models};
+use crate::{
+    choice::Choice,
+    harness::{Class, helper, models},
+};
 
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().collect();
@@ -42,26 +46,39 @@ fn run(args: Vec<String>) -> ExitCode {
         eprintln!("the integration tests load BPF programs: run them as root, with `cargo xtask test`");
         return ExitCode::FAILURE;
     }
+    let (args, filters) = choice::split(args);
     let mut args = Arguments::from_iter(args);
+    let choice = Choice::new(filters, &mut args);
     args.test_threads = Some(1);
-    libtest_mimic::run(&args, trials(args.list)).exit_code()
+    libtest_mimic::run(&args, trials(&choice, args.list)).exit_code()
 }
 
-fn trials(list: bool) -> Vec<Trial> {
+fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
     let mut trials = Vec::new();
     for class in Class::ALL {
-        let refused = if list { None } else { class.refused() };
-        for (name, case) in cases::EACH_CLASS {
-            let name = format!("{}::{name}", class.name());
+        let cases: Vec<_> = cases::EACH_CLASS
+            .iter()
+            .map(|(name, case)| (format!("{}::{name}", class.name()), *case))
+            .filter(|(name, _)| choice.has(name))
+            .collect();
+        // Asking takes a tracer's start.
+        let refused = if list || cases.is_empty() {
+            None
+        } else {
+            class.refused()
+        };
+        for (name, case) in cases {
             if let Some(reason) = &refused {
                 harness::say(&format!("skip: {name}: {reason}"));
             }
-            let case = *case;
             trials.push(trial(name, move || case(class)).with_ignored_flag(refused.is_some()));
         }
     }
     for (name, case) in cases::ONCE {
-        trials.push(trial(format!("any::{name}"), case));
+        let name = format!("any::{name}");
+        if choice.has(&name) {
+            trials.push(trial(name, case));
+        }
     }
     trials
 }

@@ -164,12 +164,10 @@ pub struct Envelope {
     pub dport: u16,
     /// A [`Kind`].
     pub kind: u8,
-    /// The [`Program`](crate::program::Program) that saw it.
-    pub via: u8,
     /// `HAS_TASK`, `MAPPED`, `BORN_BEFORE`.
     pub flags: u8,
-    /// 4 or 6: the protocol on the wire.
-    pub family: u8,
+    /// The [`Program`](crate::program::Program) that saw it, and so the hook.
+    pub via: u16,
     /// Inode of the network namespace.
     pub netns: u32,
     /// CPU the program ran on.
@@ -180,8 +178,10 @@ pub struct Envelope {
     pub tid: u32,
     /// Effective user as `bpf_get_current_uid_gid` has it.
     pub uid: u32,
+    /// 4 or 6: the protocol on the wire.
+    pub family: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u8; 3],
 }
 
 const _: () = assert!(size_of::<Envelope>() == 96);

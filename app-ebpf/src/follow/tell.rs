@@ -41,7 +41,7 @@ pub fn begins_with_call(sk: u64, number: u64) -> u64 {
         cookie: Probe::cookie(sock),
         tuple: followed.tuple(true),
         netns: sock.netns(),
-        via: note.via as u8,
+        via: note.via as u16,
     };
     let task = Task {
         pid: note.pid,
@@ -67,7 +67,7 @@ pub fn begins_with_call(sk: u64, number: u64) -> u64 {
 /// Tells of the step, and remembers it for the next.
 #[inline(never)]
 pub fn tell(skb: u64, sk: u64, what: u64, more: u64, number: u64) -> u64 {
-    let (at, via, number) = (what as u8, (what >> 8) as u8, number as u32);
+    let (at, via, number) = (what as u8, (what >> 8) as u16, number as u32);
     let skb = Obj::<Probe>::new(skb as *const u8);
     let Some(followed) = FOLLOWED.get_ptr_mut(number) else {
         return 0;

@@ -105,27 +105,28 @@ fn listener_of(fd: u64) -> Option<Sock<Probe>> {
     }
 }
 
-/// `syscalls:sys_enter_accept` and `sys_enter_accept4`: the exit no longer knows which listener it was.
-#[tracepoint]
-pub fn accept_enter_tp(context: TracePointContext) -> u32 {
-    enter(record(&context, 16), 0);
-    0
+/// The exit no longer knows which listener it was.
+#[inline(always)]
+fn call_entered(context: &TracePointContext, _: Program) {
+    enter(record(context, 16), 0);
 }
 
-/// `syscalls:sys_exit_accept` and `sys_exit_accept4`.
-#[tracepoint]
-pub fn accept_tp(context: TracePointContext) -> u32 {
-    let fd = record(&context, 16) as i64;
+#[inline(always)]
+fn call_returned(context: &TracePointContext, via: Program) {
+    let fd = record(context, 16) as i64;
     // Absent for a call that was waiting before we attached.
     let listener = leave();
     if fd >= 0
         && let Some(child) = sock_of_fd(fd as u64)
     {
         let listener = listener.and_then(|call| listener_of(call.object));
-        accepted(child, listener, fd as i32, Program::AcceptTp);
+        accepted(child, listener, fd as i32, via);
     }
-    0
 }
+
+at_each!(tracepoint(TracePointContext) call_entered:
+    accept_enter_tp = AcceptEnterTp, accept4_enter_tp = Accept4EnterTp);
+at_each!(tracepoint(TracePointContext) call_returned: accept_tp = AcceptTp, accept4_tp = Accept4Tp);
 
 /// `raw_syscalls:sys_exit`: runs at every system call of the machine, needs no tracefs.
 #[btf_tracepoint(function = "sys_exit")]

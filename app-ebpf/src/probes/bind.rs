@@ -74,21 +74,23 @@ pub fn bind_fexit6_second(context: FExitContext) -> i32 {
     returned6(&context, Program::BindFexit6Second)
 }
 
-/// For `__inet_bind` and `__inet6_bind`, which take the same.
-#[kprobe]
-pub fn bind_kprobe(context: ProbeContext) -> u32 {
-    enter(Registers::of(&context).arg(arg!(bind4_sk)), 0);
-    0
+/// Both functions take the same.
+#[inline(always)]
+fn entered_by_kprobe(context: &ProbeContext, _: Program) {
+    enter(Registers::of(context).arg(arg!(bind4_sk)), 0);
 }
 
-#[kretprobe]
-pub fn bind_kretprobe(context: RetProbeContext) -> u32 {
-    let Some(call) = leave() else { return 0 };
-    if Registers::of(&context).returned() as i32 == 0 {
-        bound::<Probe>(call.object, Program::BindKretprobe, Task::current());
+#[inline(always)]
+fn returned_by_kretprobe(context: &RetProbeContext, via: Program) {
+    let Some(call) = leave() else { return };
+    if Registers::of(context).returned() as i32 == 0 {
+        bound::<Probe>(call.object, via, Task::current());
     }
-    0
 }
+
+at_each!(kprobe(ProbeContext) entered_by_kprobe: bind_kprobe4 = BindKprobe4, bind_kprobe6 = BindKprobe6);
+at_each!(kretprobe(RetProbeContext) returned_by_kretprobe:
+    bind_kretprobe4 = BindKretprobe4, bind_kretprobe6 = BindKretprobe6);
 
 // Here the context is the `struct sock` itself, once it is read by address.
 

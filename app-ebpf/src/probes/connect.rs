@@ -229,21 +229,24 @@ pub fn connect_fail_fexit6_second(context: FExitContext) -> i32 {
     failed6(&context, Program::ConnectFailFexit6Second)
 }
 
-/// For `tcp_v4_connect` and `tcp_v6_connect`, which take the same. Of a v4-mapped connect the inner call remains.
-#[kprobe]
-pub fn connect_fail_kprobe(context: ProbeContext) -> u32 {
-    let registers = Registers::of(&context);
+/// Both functions take the same. Of a v4-mapped connect the inner call remains.
+#[inline(always)]
+fn entered_by_kprobe(context: &ProbeContext, _: Program) {
+    let registers = Registers::of(context);
     enter(registers.arg(arg!(connect4_sk)), registers.arg(arg!(connect4_uaddr)));
-    0
 }
 
-#[kretprobe]
-pub fn connect_fail_kretprobe(context: RetProbeContext) -> u32 {
-    let Some(call) = leave() else { return 0 };
-    let returned = Registers::of(&context).returned() as i32;
-    connect_returned::<Probe>(call.object, call.other, returned, Program::ConnectFailKretprobe, false);
-    0
+#[inline(always)]
+fn returned_by_kretprobe(context: &RetProbeContext, via: Program) {
+    let Some(call) = leave() else { return };
+    let returned = Registers::of(context).returned() as i32;
+    connect_returned::<Probe>(call.object, call.other, returned, via, false);
 }
+
+at_each!(kprobe(ProbeContext) entered_by_kprobe:
+    connect_fail_kprobe4 = ConnectFailKprobe4, connect_fail_kprobe6 = ConnectFailKprobe6);
+at_each!(kretprobe(RetProbeContext) returned_by_kretprobe:
+    connect_fail_kretprobe4 = ConnectFailKretprobe4, connect_fail_kretprobe6 = ConnectFailKretprobe6);
 
 #[tracepoint]
 pub fn connect_enter_tp(context: TracePointContext) -> u32 {

@@ -97,14 +97,22 @@ pub fn dup_kprobe(context: ProbeContext) -> u32 {
 
 /// The exit of system calls that return a descriptor. `fcntl` may return another number, which at worst tells again of a
 /// descriptor that there is.
-#[tracepoint]
-pub fn open_tp(context: TracePointContext) -> u32 {
-    let fd = record(&context, 16) as i64;
+#[inline(always)]
+fn call_opened(context: &TracePointContext, via: Program) {
+    let fd = record(context, 16) as i64;
     if fd >= 0 {
-        opened(file_of_fd(fd as u64), fd as i32, Program::OpenTp);
+        opened(file_of_fd(fd as u64), fd as i32, via);
     }
-    0
 }
+
+at_each!(tracepoint(TracePointContext) call_opened:
+    open_accept_tp = OpenAcceptTp,
+    open_accept4_tp = OpenAccept4Tp,
+    open_dup_tp = OpenDupTp,
+    open_dup2_tp = OpenDup2Tp,
+    open_dup3_tp = OpenDup3Tp,
+    open_fcntl_tp = OpenFcntlTp,
+    open_pidfd_tp = OpenPidfdTp);
 
 /// `struct msghdr` of recvmsg(2), as far as it is wanted.
 #[repr(C)]
@@ -220,19 +228,22 @@ fn flushed(address: u64, via: Program) {
     closed(file, fd, via);
 }
 
-/// For `file_close_fd` and `close_fd`, which take the same.
-#[kprobe]
-pub fn closing_kprobe(context: ProbeContext) -> u32 {
-    closing(Registers::of(&context).arg(arg!(close_fd)));
-    0
+/// `file_close_fd` and `close_fd` take the same.
+#[inline(always)]
+fn closing_by_kprobe(context: &ProbeContext, _: Program) {
+    closing(Registers::of(context).arg(arg!(close_fd)));
 }
 
-/// For `filp_flush` and `filp_close`, which take the same.
-#[kprobe]
-pub fn close_kprobe(context: ProbeContext) -> u32 {
-    flushed(Registers::of(&context).arg(arg!(filp_close_filp)), Program::CloseKprobe);
-    0
+/// `filp_flush` and `filp_close` take the same.
+#[inline(always)]
+fn flushed_by_kprobe(context: &ProbeContext, via: Program) {
+    flushed(Registers::of(context).arg(arg!(filp_close_filp)), via);
 }
+
+at_each!(kprobe(ProbeContext) closing_by_kprobe:
+    closing_kprobe = ClosingKprobe, closing_file_kprobe = ClosingFileKprobe);
+at_each!(kprobe(ProbeContext) flushed_by_kprobe:
+    close_kprobe = CloseKprobe, close_flush_kprobe = CloseFlushKprobe);
 
 /// `syscalls:sys_enter_close`
 #[tracepoint]
@@ -242,16 +253,18 @@ pub fn close_tp(context: TracePointContext) -> u32 {
     0
 }
 
-/// `syscalls:sys_enter_dup2` and `sys_enter_dup3`: what stood at the new descriptor is closed.
-#[tracepoint]
-pub fn replace_tp(context: TracePointContext) -> u32 {
-    let (old, new) = (record(&context, 16) & 0xffff_ffff, record(&context, 24) & 0xffff_ffff);
+/// What stood at the new descriptor is closed.
+#[inline(always)]
+fn replaced(context: &TracePointContext, via: Program) {
+    let (old, new) = (record(context, 16) & 0xffff_ffff, record(context, 24) & 0xffff_ffff);
     // Or it fails, or does nothing.
     if old != new && !file_of_fd(old).ptr().is_null() {
-        closed(file_of_fd(new), new as i32, Program::ReplaceTp);
+        closed(file_of_fd(new), new as i32, via);
     }
-    0
 }
+
+at_each!(tracepoint(TracePointContext) replaced:
+    replace_dup2_tp = ReplaceDup2Tp, replace_dup3_tp = ReplaceDup3Tp);
 
 /// They are kept, and closed by the next execve(2).
 const CLOSE_RANGE_CLOEXEC: u32 = 1 << 2;

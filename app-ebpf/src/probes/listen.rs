@@ -125,19 +125,16 @@ pub fn listen_kprobe_socket(context: ProbeContext) -> u32 {
     0
 }
 
-#[kretprobe]
-pub fn listen_kretprobe(context: RetProbeContext) -> u32 {
-    let Some(call) = leave() else { return 0 };
-    if Registers::of(&context).returned() as i32 == 0 {
-        listening(
-            Probe::tcp(call.object as *const u8),
-            asked(),
-            Program::ListenKretprobe,
-            Task::current(),
-        );
+#[inline(always)]
+fn returned(context: &RetProbeContext, via: Program) {
+    let Some(call) = leave() else { return };
+    if Registers::of(context).returned() as i32 == 0 {
+        listening(Probe::tcp(call.object as *const u8), asked(), via, Task::current());
     }
-    0
 }
+
+at_each!(kretprobe(RetProbeContext) returned:
+    listen_kretprobe_sk = ListenKretprobeSk, listen_kretprobe_socket = ListenKretprobeSocket);
 
 #[tracepoint]
 pub fn listen_asked_tp(context: TracePointContext) -> u32 {

@@ -103,17 +103,18 @@ pub fn reset_sent_fentry6(context: FEntryContext) -> i32 {
     0
 }
 
-/// For both.
-#[kprobe]
-pub fn reset_sent_kprobe(context: ProbeContext) -> u32 {
-    let registers = Registers::of(&context);
+#[inline(always)]
+fn without_socket_by_kprobe(context: &ProbeContext, via: Program) {
+    let registers = Registers::of(context);
     without_socket(
         registers.arg(arg!(send_reset4_sk)),
         registers.arg(arg!(send_reset4_skb)),
-        Program::ResetSentKprobe,
+        via,
     );
-    0
 }
+
+at_each!(kprobe(ProbeContext) without_socket_by_kprobe:
+    reset_sent_kprobe4 = ResetSentKprobe4, reset_sent_kprobe6 = ResetSentKprobe6);
 
 #[inline(always)]
 fn received(sk: u64, via: Program) {

@@ -40,7 +40,7 @@ fn alloc(context: &FExitContext, via: Program) -> i32 {
         caller: caller(context, arg!(alloc_skb_ret)),
         bytes: slot(context, arg!(alloc_skb_size)) as u32,
         truesize: truesize(skb),
-        first: via as u8 == Program::SkbAllocFexit as u8,
+        first: via as u16 == Program::SkbAllocFexit as u16,
     };
     skbs::made(&made, via);
     0
@@ -67,7 +67,7 @@ fn clone(context: &FExitContext, via: Program) -> i32 {
         caller: caller(context, arg!(skb_clone_ret)),
         bytes: 0,
         truesize: truesize(skb),
-        first: via as u8 == Program::SkbCloneFexit as u8,
+        first: via as u16 == Program::SkbCloneFexit as u16,
     };
     skbs::made(&made, via);
     0
@@ -83,14 +83,18 @@ pub fn skb_clone_fexit_second(context: FExitContext) -> i32 {
     clone(&context, Program::SkbCloneFexitSecond)
 }
 
-/// The function that makes what a TCP socket sends has one name or the other.
+// The function that makes what a TCP socket sends has one name or the other.
+
 #[inline(always)]
 fn stream(context: &FExitContext, via: Program) -> i32 {
-    let (sk, skb) = if arg!(tcp_stream_ret) == NO_ARG {
-        (slot(context, arg!(sk_stream_sk)), slot(context, arg!(sk_stream_ret)))
-    } else {
-        (slot(context, arg!(tcp_stream_sk)), slot(context, arg!(tcp_stream_ret)))
-    };
+    let (sk, skb) = (slot(context, arg!(tcp_stream_sk)), slot(context, arg!(tcp_stream_ret)));
+    skbs::belongs(skb, sk, direction::SEND, via);
+    0
+}
+
+#[inline(always)]
+fn old_stream(context: &FExitContext, via: Program) -> i32 {
+    let (sk, skb) = (slot(context, arg!(sk_stream_sk)), slot(context, arg!(sk_stream_ret)));
     skbs::belongs(skb, sk, direction::SEND, via);
     0
 }
@@ -103,6 +107,16 @@ pub fn skb_stream_fexit(context: FExitContext) -> i32 {
 #[fexit(function = "tcp_stream_alloc_skb")]
 pub fn skb_stream_fexit_second(context: FExitContext) -> i32 {
     stream(&context, Program::SkbStreamFexitSecond)
+}
+
+#[fexit(function = "sk_stream_alloc_skb")]
+pub fn skb_old_stream_fexit(context: FExitContext) -> i32 {
+    old_stream(&context, Program::SkbOldStreamFexit)
+}
+
+#[fexit(function = "sk_stream_alloc_skb")]
+pub fn skb_old_stream_fexit_second(context: FExitContext) -> i32 {
+    old_stream(&context, Program::SkbOldStreamFexitSecond)
 }
 
 /// Functions of the receive path; they may call one another, or `__alloc_skb`.
@@ -123,13 +137,14 @@ fn outer(context: &FExitContext, returned: u8, bytes: u32, via: Program) -> i32 
 
 #[fexit(function = "napi_alloc_skb")]
 pub fn skb_napi_fexit(context: FExitContext) -> i32 {
-    if arg!(napi_alloc_ret) == NO_ARG {
-        let bytes = slot(&context, arg!(old_napi_alloc_len)) as u32;
-        outer(&context, arg!(old_napi_alloc_ret), bytes, Program::SkbNapiFexit)
-    } else {
-        let bytes = slot(&context, arg!(napi_alloc_len)) as u32;
-        outer(&context, arg!(napi_alloc_ret), bytes, Program::SkbNapiFexit)
-    }
+    let bytes = slot(&context, arg!(napi_alloc_len)) as u32;
+    outer(&context, arg!(napi_alloc_ret), bytes, Program::SkbNapiFexit)
+}
+
+#[fexit(function = "__napi_alloc_skb")]
+pub fn skb_old_napi_fexit(context: FExitContext) -> i32 {
+    let bytes = slot(&context, arg!(old_napi_alloc_len)) as u32;
+    outer(&context, arg!(old_napi_alloc_ret), bytes, Program::SkbOldNapiFexit)
 }
 
 #[fexit(function = "napi_build_skb")]
@@ -154,7 +169,7 @@ pub fn skb_slab_build_fexit(context: FExitContext) -> i32 {
 
 /// Remembers a call until it returns.
 #[inline(always)]
-fn entered(registers: Registers, what: u32, object: u64, bytes: u32) -> u32 {
+fn entered(registers: Registers, what: u32, object: u64, bytes: u32) {
     let stack = registers.stack();
     // SAFETY: read by the helper, which checks the address.
     let caller = unsafe { Probe::read(stack as *const u64) };
@@ -166,69 +181,77 @@ fn entered(registers: Registers, what: u32, object: u64, bytes: u32) -> u32 {
     };
     // One that finds no room takes the place of the oldest.
     let _ = SKB_CALLS.insert(stack, call, 0);
-    0
 }
 
 #[kprobe]
 pub fn skb_alloc_kprobe(context: ProbeContext) -> u32 {
     let registers = Registers::of(&context);
-    entered(registers, ALLOC, 0, registers.arg(arg!(alloc_skb_size)) as u32)
+    entered(registers, ALLOC, 0, registers.arg(arg!(alloc_skb_size)) as u32);
+    0
 }
 
 #[kprobe]
 pub fn skb_clone_kprobe(context: ProbeContext) -> u32 {
     let registers = Registers::of(&context);
-    entered(registers, CLONE, registers.arg(arg!(skb_clone_skb)), 0)
-}
-
-#[kprobe]
-pub fn skb_stream_kprobe(context: ProbeContext) -> u32 {
-    let registers = Registers::of(&context);
-    // The first argument of both.
-    entered(registers, STREAM, registers.arg(0), 0)
-}
-
-#[kprobe]
-pub fn skb_napi_kprobe(context: ProbeContext) -> u32 {
-    let registers = Registers::of(&context);
-    // The second argument of both.
-    entered(registers, OUTER, 0, registers.arg(1) as u32)
-}
-
-#[kprobe]
-pub fn skb_build_kprobe(context: ProbeContext) -> u32 {
-    entered(Registers::of(&context), OUTER, 0, 0)
-}
-
-#[kretprobe]
-pub fn skb_made_kretprobe(context: RetProbeContext) -> u32 {
-    returned(&context, Program::SkbMadeKretprobe)
-}
-
-#[kretprobe]
-pub fn skb_stream_kretprobe(context: RetProbeContext) -> u32 {
-    returned(&context, Program::SkbStreamKretprobe)
-}
-
-#[kretprobe]
-pub fn skb_driver_kretprobe(context: RetProbeContext) -> u32 {
-    returned(&context, Program::SkbDriverKretprobe)
+    entered(registers, CLONE, registers.arg(arg!(skb_clone_skb)), 0);
+    0
 }
 
 #[inline(always)]
-fn returned(context: &RetProbeContext, via: Program) -> u32 {
+fn stream_entered(context: &ProbeContext, _: Program) {
+    let registers = Registers::of(context);
+    // The first argument of both.
+    entered(registers, STREAM, registers.arg(0), 0);
+}
+
+#[inline(always)]
+fn napi_entered(context: &ProbeContext, _: Program) {
+    let registers = Registers::of(context);
+    // The second argument of both.
+    entered(registers, OUTER, 0, registers.arg(1) as u32);
+}
+
+#[inline(always)]
+fn build_entered(context: &ProbeContext, _: Program) {
+    entered(Registers::of(context), OUTER, 0, 0);
+}
+
+at_each!(kprobe(ProbeContext) stream_entered:
+    skb_stream_kprobe = SkbStreamKprobe, skb_old_stream_kprobe = SkbOldStreamKprobe);
+at_each!(kprobe(ProbeContext) napi_entered:
+    skb_napi_kprobe = SkbNapiKprobe, skb_old_napi_kprobe = SkbOldNapiKprobe);
+at_each!(kprobe(ProbeContext) build_entered:
+    skb_napi_build_kprobe = SkbNapiBuildKprobe,
+    skb_build_kprobe = SkbBuildKprobe,
+    skb_inner_build_kprobe = SkbInnerBuildKprobe,
+    skb_slab_build_kprobe = SkbSlabBuildKprobe);
+
+at_each!(kretprobe(RetProbeContext) returned:
+    skb_alloc_kretprobe = SkbAllocKretprobe,
+    skb_clone_kretprobe = SkbCloneKretprobe,
+    skb_stream_kretprobe = SkbStreamKretprobe,
+    skb_old_stream_kretprobe = SkbOldStreamKretprobe,
+    skb_napi_kretprobe = SkbNapiKretprobe,
+    skb_old_napi_kretprobe = SkbOldNapiKretprobe,
+    skb_napi_build_kretprobe = SkbNapiBuildKretprobe,
+    skb_build_kretprobe = SkbBuildKretprobe,
+    skb_inner_build_kretprobe = SkbInnerBuildKretprobe,
+    skb_slab_build_kretprobe = SkbSlabBuildKretprobe);
+
+#[inline(always)]
+fn returned(context: &RetProbeContext, via: Program) {
     let registers = Registers::of(context);
     // The return took its address from the stack.
     let stack = registers.stack().wrapping_sub(8);
     // SAFETY: only this call writes its entry.
     let Some(call) = (unsafe { SKB_CALLS.get(stack) }).copied() else {
-        return 0;
+        return;
     };
     let _ = SKB_CALLS.remove(stack);
     let skb = registers.returned();
     if call.what == STREAM {
         skbs::belongs(skb, call.object, direction::SEND, via);
-        return 0;
+        return;
     }
     let made = Made {
         skb,
@@ -239,7 +262,6 @@ fn returned(context: &RetProbeContext, via: Program) -> u32 {
         first: call.what != OUTER,
     };
     skbs::made(&made, via);
-    0
 }
 
 /// The slab of pairs, as far as it is known. Written at the first allocation.
@@ -281,7 +303,7 @@ fn is_alloc_skb(address: u64) -> bool {
 /// TCP sends from pairs: an `sk_buff` with its first clone behind it in one object (`struct sk_buff_fclones`), which no cache
 /// of the network layer keeps from the slab. The slab may be shared with others of its size.
 #[inline(always)]
-fn pair(context: &RawTracePointContext, via: Program) -> i32 {
+fn pair(context: &RawTracePointContext, first: Program, via: Program) -> i32 {
     if !is_alloc_skb(slot(context, 0)) {
         return 0;
     }
@@ -306,7 +328,7 @@ fn pair(context: &RawTracePointContext, via: Program) -> i32 {
     if object_size < size || object_size >= size + 64 {
         return 0;
     }
-    let first = via as u8 == Program::SkbPairRawTp as u8;
+    let first = via as u16 == first as u16;
     // To walk the stack costs more than all the rest.
     if !first && skbs::is_alive(pair) {
         return 0;
@@ -325,18 +347,33 @@ fn pair(context: &RawTracePointContext, via: Program) -> i32 {
 
 #[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
 pub fn skb_pair_raw_tp(context: RawTracePointContext) -> i32 {
-    pair(&context, Program::SkbPairRawTp)
+    pair(&context, Program::SkbPairRawTp, Program::SkbPairRawTp)
 }
 
 #[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
 pub fn skb_pair_raw_tp_second(context: RawTracePointContext) -> i32 {
-    pair(&context, Program::SkbPairRawTpSecond)
+    pair(&context, Program::SkbPairRawTp, Program::SkbPairRawTpSecond)
 }
 
 /// The slab is busy: a task, another that gets the CPU, and a softirq may be here at once.
 #[raw_tracepoint(tracepoint = "kmem_cache_alloc")]
 pub fn skb_pair_raw_tp_third(context: RawTracePointContext) -> i32 {
-    pair(&context, Program::SkbPairRawTpThird)
+    pair(&context, Program::SkbPairRawTp, Program::SkbPairRawTpThird)
+}
+
+#[raw_tracepoint(tracepoint = "kmem_cache_alloc_node")]
+pub fn skb_pair_node_raw_tp(context: RawTracePointContext) -> i32 {
+    pair(&context, Program::SkbPairNodeRawTp, Program::SkbPairNodeRawTp)
+}
+
+#[raw_tracepoint(tracepoint = "kmem_cache_alloc_node")]
+pub fn skb_pair_node_raw_tp_second(context: RawTracePointContext) -> i32 {
+    pair(&context, Program::SkbPairNodeRawTp, Program::SkbPairNodeRawTpSecond)
+}
+
+#[raw_tracepoint(tracepoint = "kmem_cache_alloc_node")]
+pub fn skb_pair_node_raw_tp_third(context: RawTracePointContext) -> i32 {
+    pair(&context, Program::SkbPairNodeRawTp, Program::SkbPairNodeRawTpThird)
 }
 
 #[inline(always)]
@@ -366,7 +403,7 @@ pub fn skb_pair_free_raw_tp_third(context: RawTracePointContext) -> i32 {
 }
 
 // Every `sk_buff` passes here once at its end, whether its data go with it or were taken over (`kfree_skb_partial`), except
-// those of `skb_rest_kprobe`.
+// those of `rest_ended`.
 
 #[fentry(function = "skb_release_head_state")]
 pub fn skb_free_fentry(context: FEntryContext) -> i32 {
@@ -390,11 +427,12 @@ pub fn skb_free_kprobe(context: ProbeContext) -> u32 {
 }
 
 /// UDP let its socket and route go before, or GRO took its data over: the first argument of both functions.
-#[kprobe]
-pub fn skb_rest_kprobe(context: ProbeContext) -> u32 {
-    skbs::ended(Registers::of(&context).arg(0), Program::SkbRestKprobe);
-    0
+#[inline(always)]
+fn rest_ended(context: &ProbeContext, via: Program) {
+    skbs::ended(Registers::of(context).arg(0), via);
 }
+
+at_each!(kprobe(ProbeContext) rest_ended: skb_rest_kprobe = SkbRestKprobe, skb_stolen_kprobe = SkbStolenKprobe);
 
 #[btf_tracepoint(function = "net_dev_queue")]
 pub fn skb_queued_tp_btf(context: BtfTracePointContext) -> i32 {
@@ -444,14 +482,11 @@ pub fn skb_rcv6_fentry_second(context: FEntryContext) -> i32 {
     received(sk, skb, Program::SkbRcv6FentrySecond)
 }
 
-/// Of both.
-#[kprobe]
-pub fn skb_rcv_kprobe(context: ProbeContext) -> u32 {
-    let registers = Registers::of(&context);
-    received(
-        registers.arg(arg!(do_rcv4_sk)),
-        registers.arg(arg!(do_rcv4_skb)),
-        Program::SkbRcvKprobe,
-    );
-    0
+/// Both functions take the same.
+#[inline(always)]
+fn received_by_kprobe(context: &ProbeContext, via: Program) {
+    let registers = Registers::of(context);
+    received(registers.arg(arg!(do_rcv4_sk)), registers.arg(arg!(do_rcv4_skb)), via);
 }
+
+at_each!(kprobe(ProbeContext) received_by_kprobe: skb_rcv4_kprobe = SkbRcv4Kprobe, skb_rcv6_kprobe = SkbRcv6Kprobe);

@@ -107,25 +107,23 @@ pub fn cookie_fexit6(context: FExitContext) -> i32 {
     0
 }
 
-/// For `cookie_v4_check` and `cookie_v6_check`, which take the same.
-#[kprobe]
-pub fn cookie_kprobe(context: ProbeContext) -> u32 {
-    let registers = Registers::of(&context);
+/// Both functions take the same.
+#[inline(always)]
+fn entered_by_kprobe(context: &ProbeContext, _: Program) {
+    let registers = Registers::of(context);
     entered::<Probe>(registers.arg(arg!(cookie4_sk)), registers.arg(arg!(cookie4_skb)));
-    0
 }
 
-#[kretprobe]
-pub fn cookie_kretprobe(context: RetProbeContext) -> u32 {
+#[inline(always)]
+fn returned_by_kretprobe(context: &RetProbeContext, via: Program) {
     if let Some(softirq) = softirq() {
-        returned::<Probe>(
-            softirq.cookie_listener,
-            Registers::of(&context).returned(),
-            Program::CookieKretprobe,
-        );
+        returned::<Probe>(softirq.cookie_listener, Registers::of(context).returned(), via);
     }
-    0
 }
+
+at_each!(kprobe(ProbeContext) entered_by_kprobe: cookie_kprobe4 = CookieKprobe4, cookie_kprobe6 = CookieKprobe6);
+at_each!(kretprobe(RetProbeContext) returned_by_kretprobe:
+    cookie_kretprobe4 = CookieKretprobe4, cookie_kretprobe6 = CookieKretprobe6);
 
 /// Without functions to hook: an ACK that a listener dropped, if it sent any cookies.
 #[btf_tracepoint(function = "kfree_skb")]

@@ -384,17 +384,15 @@ pub fn removed_put_fentry(context: FEntryContext) -> i32 {
     0
 }
 
-/// For both functions, which take the same.
-#[kprobe]
-pub fn removed_kprobe(context: ProbeContext) -> u32 {
-    let registers = Registers::of(&context);
-    removed::<Probe>(
-        registers.arg(arg!(drop_sk)),
-        registers.arg(arg!(drop_req)),
-        Program::RemovedKprobe,
-    );
-    0
+/// Both functions take the same.
+#[inline(always)]
+fn removed_by_kprobe(context: &ProbeContext, via: Program) {
+    let registers = Registers::of(context);
+    removed::<Probe>(registers.arg(arg!(drop_sk)), registers.arg(arg!(drop_req)), via);
 }
+
+at_each!(kprobe(ProbeContext) removed_by_kprobe:
+    removed_kprobe = RemovedKprobe, removed_put_kprobe = RemovedPutKprobe);
 
 /// Without functions to hook: a segment was dropped, and with it perhaps the half-open connection that it was for. The
 /// request itself tells whether it is still queued.

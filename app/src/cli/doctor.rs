@@ -185,7 +185,7 @@ impl From<&RowReport> for Hook {
 }
 
 impl Seen {
-    fn of(kind: Kind, fired: &BTreeMap<u8, u8>) -> Self {
+    fn of(kind: Kind, fired: &BTreeMap<u8, u16>) -> Self {
         let program = fired.get(&(kind as u8));
         Self {
             event: kind.name(),
@@ -211,7 +211,7 @@ fn told_by_hooks(rows: &[RowReport]) -> impl Iterator<Item = Kind> {
 }
 
 /// Attaches everything, makes the connections, and notes which kinds came, through which program.
-fn try_out(class: Option<Class>) -> Result<(Vec<RowReport>, BTreeMap<u8, u8>)> {
+fn try_out(class: Option<Class>) -> Result<(Vec<RowReport>, BTreeMap<u8, u16>)> {
     let (ready, namespace) = channel();
     let (go, gone) = channel();
     thread::scope(|scope| {
@@ -248,7 +248,7 @@ fn observe(
     class: Option<Class>,
     go: Sender<()>,
     player: &ScopedJoinHandle<'_, Result<()>>,
-) -> Result<(Vec<RowReport>, BTreeMap<u8, u8>)> {
+) -> Result<(Vec<RowReport>, BTreeMap<u8, u16>)> {
     let wanted = Wanted {
         filter: Filter {
             netns,

@@ -172,20 +172,24 @@ impl Row {
     }
 }
 
-/// The name of the hook that sent an event: `via` in output.
-pub fn via(program: u8) -> Option<String> {
-    let hooks = TABLE.iter().flat_map(|row| row.rungs).flat_map(|rung| rung.hooks);
-    hooks
-        .filter(|hook| hook.program as u8 == program)
+/// The name of the hook that sent an event: `via` in output. A program stands at one place only.
+pub fn via(program: u16) -> Option<String> {
+    hooks()
+        .find(|hook| hook.program as u16 == program)
         .map(|hook| hook.at.to_string())
-        .next()
+}
+
+fn hooks() -> impl Iterator<Item = &'static Hook> {
+    TABLE.iter().flat_map(|row| row.rungs).flat_map(|rung| rung.hooks)
 }
 
 #[cfg(test)]
 mod tests {
     use socklife_abi::{config::Filter, skb::SINGLY};
 
-    use super::{Class, Kind, Program, TABLE, ValueEnum as _, via};
+    use std::collections::HashMap;
+
+    use super::{Class, Kind, Program, TABLE, ValueEnum as _, hooks, via};
 
     #[test]
     fn every_program_has_a_place() {
@@ -196,7 +200,16 @@ mod tests {
             Program::SocketsQueuesIter,
         ];
         for program in Program::ALL.iter().filter(|program| !alone.contains(program)) {
-            assert!(via(*program as u8).is_some(), "{} is in no rung", program.symbol());
+            assert!(via(*program as u16).is_some(), "{} is in no rung", program.symbol());
+        }
+    }
+
+    #[test]
+    fn no_program_has_two_places() {
+        let mut places = HashMap::new();
+        for hook in hooks() {
+            let place = places.entry(hook.program).or_insert(hook.at.to_string());
+            assert_eq!(*place, hook.at.to_string(), "{}", hook.program.symbol());
         }
     }
 

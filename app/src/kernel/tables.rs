@@ -272,7 +272,7 @@ fn listener(tally: &Tally, time_ns: u64) -> Event {
             saddr: tally.saddr,
             sport: tally.sport,
             kind: Kind::Listener as u8,
-            via: Program::SnapshotIter as u8,
+            via: Program::SnapshotIter as u16,
             family: tally.family,
             netns: tally.netns,
             ..Envelope::zeroed()
@@ -323,7 +323,7 @@ fn silent(key: &RequestKey, request: &Request, time_ns: u64) -> Event {
             sport: key.sport,
             dport: key.dport,
             kind: Kind::HalfOpenEnded as u8,
-            via: Program::SnapshotIter as u8,
+            via: Program::SnapshotIter as u16,
             family: if v4 { 4 } else { 6 },
             netns: key.netns,
             ..Envelope::zeroed()

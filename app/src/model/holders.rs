@@ -33,7 +33,7 @@ const NAMED: usize = 8;
 const ENDED: usize = 4096;
 
 /// `via` of what no hook sent.
-const NO_HOOK: u8 = u8::MAX;
+const NO_HOOK: u16 = u16::MAX;
 
 /// What becomes of an event that was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

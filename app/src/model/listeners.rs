@@ -129,7 +129,7 @@ impl Listeners {
         };
         let first = !listener.figures.is_counted();
         listener.counted(event, counted);
-        if event.envelope.via != Program::SnapshotIter as u8 {
+        if event.envelope.via != Program::SnapshotIter as u16 {
             self.close(key);
             return;
         }
@@ -184,7 +184,7 @@ impl Listeners {
         let listener = self.entry(key, event)?;
         listener.reached_at(event.laddr());
         // What user space found by itself the kernel side did not count; nor, by listener, what names none.
-        let apart = event.envelope.via == Program::SnapshotIter as u8
+        let apart = event.envelope.via == Program::SnapshotIter as u16
             || (queues.listener == 0 && matches!(key, Key::Cookie(_)))
             || listener.group;
         listener.figures.add(event.envelope.time_ns, &event.detail, apart);

@@ -29,7 +29,7 @@ pub fn event_at(local: SocketAddr, time_ns: u64, cookie: u64, detail: Detail) ->
             saddr: words(local.ip()),
             sport: local.port(),
             kind: detail.kind() as u8,
-            via: Program::ALL[0] as u8,
+            via: Program::ALL[0] as u16,
             family: if local.is_ipv4() { 4 } else { 6 },
             netns: NETNS,
             ..Envelope::zeroed()
@@ -151,6 +151,6 @@ pub fn older_listener(queues: Queues) -> Detail {
 
 /// As it comes from the kernel side's table, not from the end of the listener.
 pub fn from_table(mut event: Event) -> Event {
-    event.envelope.via = Program::SnapshotIter as u8;
+    event.envelope.via = Program::SnapshotIter as u16;
     event
 }

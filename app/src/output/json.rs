@@ -5,6 +5,7 @@ use std::{io::Write, net::IpAddr};
 
 use anyhow::Result;
 use serde::{Serialize, Serializer, ser::SerializeMap};
+use socklife_abi::program::Program;
 
 use super::line::Line;
 use crate::{
@@ -107,7 +108,7 @@ pub fn lost(loss: &Loss, line: Line<'_>, out: &mut Vec<u8>) -> Result<()> {
 impl Json {
     pub fn new() -> Self {
         Self {
-            via: (0..=u8::MAX).map(via).collect(),
+            via: Program::ALL.iter().map(|program| via(*program as u16)).collect(),
             wall: String::new(),
         }
     }

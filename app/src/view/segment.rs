@@ -304,7 +304,7 @@ mod tests {
 
     fn step(via: Program, netns: u32, skb: SkbStep) -> Step {
         let envelope = Envelope {
-            via: via as u8,
+            via: via as u16,
             netns,
             family: 4,
             ..Envelope::zeroed()

@@ -24,7 +24,11 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
     let losses = Arc::new(Losses::default());
     let tracer = Tracer::start(&wanted, false)?;
     tell_missing(&tracer);
-    let pairs = tracer.report.iter().any(|row| row.takes(Program::SkbPairRawTp));
+    let of_pairs = [Program::SkbPairRawTp, Program::SkbPairNodeRawTp];
+    let pairs = tracer
+        .report
+        .iter()
+        .any(|row| of_pairs.iter().any(|program| row.takes(*program)));
     ensure!(
         !pairs || symbols::range("__alloc_skb").is_some(),
         "this kernel admits tracepoints only, and hides where __alloc_skb is: let root read /proc/kallsyms \

@@ -99,8 +99,8 @@ pub const TABLE: &[Row] = &[
                 BindFexit4Second @ At::Fexit("__inet_bind"), BindFexit4 @ At::Fexit("__inet_bind"),
                 BindFexit6Second @ At::Fexit("__inet6_bind"), BindFexit6 @ At::Fexit("__inet6_bind")),
             rung!(&[Kprobe];
-                BindKretprobe @ At::Kretprobe("__inet_bind"), BindKretprobe @ At::Kretprobe("__inet6_bind"),
-                BindKprobe @ At::Kprobe("__inet_bind"), BindKprobe @ At::Kprobe("__inet6_bind")),
+                BindKretprobe4 @ At::Kretprobe("__inet_bind"), BindKretprobe6 @ At::Kretprobe("__inet6_bind"),
+                BindKprobe4 @ At::Kprobe("__inet_bind"), BindKprobe6 @ At::Kprobe("__inet6_bind")),
             rung!(&[Tracepoint]; BindCgroup4 @ At::PostBind4, BindCgroup6 @ At::PostBind6),
         ],
     },
@@ -115,10 +115,10 @@ pub const TABLE: &[Row] = &[
                 ListenAskedFentry @ At::Fentry("__sys_listen"), ListenFexitSocket @ At::Fexit("inet_listen")),
             rung!(&[Kprobe];
                 ListenAskedKprobe @ At::Kprobe("__sys_listen"),
-                ListenKretprobe @ At::Kretprobe("__inet_listen_sk"), ListenKprobeSk @ At::Kprobe("__inet_listen_sk")),
+                ListenKretprobeSk @ At::Kretprobe("__inet_listen_sk"), ListenKprobeSk @ At::Kprobe("__inet_listen_sk")),
             rung!(&[Kprobe];
                 ListenAskedKprobe @ At::Kprobe("__sys_listen"),
-                ListenKretprobe @ At::Kretprobe("inet_listen"), ListenKprobeSocket @ At::Kprobe("inet_listen")),
+                ListenKretprobeSocket @ At::Kretprobe("inet_listen"), ListenKprobeSocket @ At::Kprobe("inet_listen")),
             rung!(&[Tracepoint];
                 ListenTp @ At::Tracepoint("syscalls", "sys_exit_listen"),
                 ListenAskedTp @ At::Tracepoint("syscalls", "sys_enter_listen")),
@@ -145,9 +145,9 @@ pub const TABLE: &[Row] = &[
                 ConnectFailFexit4Second @ At::Fexit("tcp_v4_connect"), ConnectFailFexit4 @ At::Fexit("tcp_v4_connect"),
                 ConnectFailFexit6Second @ At::Fexit("tcp_v6_connect"), ConnectFailFexit6 @ At::Fexit("tcp_v6_connect")),
             rung!(&[Kprobe];
-                ConnectFailKretprobe @ At::Kretprobe("tcp_v4_connect"),
-                ConnectFailKretprobe @ At::Kretprobe("tcp_v6_connect"),
-                ConnectFailKprobe @ At::Kprobe("tcp_v4_connect"), ConnectFailKprobe @ At::Kprobe("tcp_v6_connect")),
+                ConnectFailKretprobe4 @ At::Kretprobe("tcp_v4_connect"),
+                ConnectFailKretprobe6 @ At::Kretprobe("tcp_v6_connect"),
+                ConnectFailKprobe4 @ At::Kprobe("tcp_v4_connect"), ConnectFailKprobe6 @ At::Kprobe("tcp_v6_connect")),
             rung!(&[Tracepoint];
                 ConnectFailTp @ At::Tracepoint("syscalls", "sys_exit_connect"),
                 ConnectEnterTp @ At::Tracepoint("syscalls", "sys_enter_connect")),
@@ -163,9 +163,9 @@ pub const TABLE: &[Row] = &[
             rung!(&[Kprobe];
                 AcceptKretprobe @ At::Kretprobe("inet_csk_accept"), AcceptKprobe @ At::Kprobe("inet_csk_accept")),
             rung!(&[Tracepoint];
-                AcceptTp @ At::Tracepoint("syscalls", "sys_exit_accept4"),
+                Accept4Tp @ At::Tracepoint("syscalls", "sys_exit_accept4"),
                 AcceptTp @ At::Tracepoint("syscalls", "sys_exit_accept"),
-                AcceptEnterTp @ At::Tracepoint("syscalls", "sys_enter_accept4"),
+                Accept4EnterTp @ At::Tracepoint("syscalls", "sys_enter_accept4"),
                 AcceptEnterTp @ At::Tracepoint("syscalls", "sys_enter_accept")),
             rung!(&[Tracepoint]; AcceptTpBtf @ At::TpBtf("sys_exit")),
         ],
@@ -258,7 +258,7 @@ pub const TABLE: &[Row] = &[
                 RemovedPutFentry @ At::Fentry("inet_csk_reqsk_queue_drop_and_put")),
             rung!(&[Kprobe];
                 RemovedKprobe @ At::Kprobe("inet_csk_reqsk_queue_drop"),
-                RemovedKprobe @ At::Kprobe("inet_csk_reqsk_queue_drop_and_put")),
+                RemovedPutKprobe @ At::Kprobe("inet_csk_reqsk_queue_drop_and_put")),
             // With a segment it is seen above; without one it is missed when its timer stays silent.
             Rung {
                 classes: &[Tracepoint],
@@ -278,8 +278,8 @@ pub const TABLE: &[Row] = &[
                 CookieFexit4 @ At::Fexit("cookie_v4_check"), CookieFexit6 @ At::Fexit("cookie_v6_check"),
                 CookieFentry4 @ At::Fentry("cookie_v4_check"), CookieFentry6 @ At::Fentry("cookie_v6_check")),
             rung!(&[Kprobe];
-                CookieKretprobe @ At::Kretprobe("cookie_v4_check"), CookieKretprobe @ At::Kretprobe("cookie_v6_check"),
-                CookieKprobe @ At::Kprobe("cookie_v4_check"), CookieKprobe @ At::Kprobe("cookie_v6_check")),
+                CookieKretprobe4 @ At::Kretprobe("cookie_v4_check"), CookieKretprobe6 @ At::Kretprobe("cookie_v6_check"),
+                CookieKprobe4 @ At::Kprobe("cookie_v4_check"), CookieKprobe6 @ At::Kprobe("cookie_v6_check")),
             rung!(&[Tracepoint]; CookieDroppedTpBtf @ At::TpBtfNamed("kfree_skb", "__traceiter_kfree_skb")),
             Rung {
                 classes: &[Tracepoint],
@@ -320,23 +320,23 @@ pub const TABLE: &[Row] = &[
         rungs: &[
             rung!(&[Fentry, Kprobe]; OpenKprobe @ At::Kprobe("fd_install"), DupKprobe @ At::Kprobe("do_dup2")),
             rung!(&[Fentry];
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_accept"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_accept4"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup2"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup3"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_fcntl"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_pidfd_getfd"),
+                OpenAcceptTp @ At::Tracepoint("syscalls", "sys_exit_accept"),
+                OpenAccept4Tp @ At::Tracepoint("syscalls", "sys_exit_accept4"),
+                OpenDupTp @ At::Tracepoint("syscalls", "sys_exit_dup"),
+                OpenDup2Tp @ At::Tracepoint("syscalls", "sys_exit_dup2"),
+                OpenDup3Tp @ At::Tracepoint("syscalls", "sys_exit_dup3"),
+                OpenFcntlTp @ At::Tracepoint("syscalls", "sys_exit_fcntl"),
+                OpenPidfdTp @ At::Tracepoint("syscalls", "sys_exit_pidfd_getfd"),
                 RecvmsgTp @ At::Tracepoint("syscalls", "sys_exit_recvmsg"),
                 RecvmsgEnterTp @ At::Tracepoint("syscalls", "sys_enter_recvmsg"); cannot: [
                 "sockets that came with recvmmsg(2), or behind the eighth in one message, before they are used",
             ]),
             rung!(&[Tracepoint];
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup2"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_dup3"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_fcntl"),
-                OpenTp @ At::Tracepoint("syscalls", "sys_exit_pidfd_getfd"),
+                OpenDupTp @ At::Tracepoint("syscalls", "sys_exit_dup"),
+                OpenDup2Tp @ At::Tracepoint("syscalls", "sys_exit_dup2"),
+                OpenDup3Tp @ At::Tracepoint("syscalls", "sys_exit_dup3"),
+                OpenFcntlTp @ At::Tracepoint("syscalls", "sys_exit_fcntl"),
+                OpenPidfdTp @ At::Tracepoint("syscalls", "sys_exit_pidfd_getfd"),
                 RecvmsgTp @ At::Tracepoint("syscalls", "sys_exit_recvmsg"),
                 RecvmsgEnterTp @ At::Tracepoint("syscalls", "sys_enter_recvmsg"); cannot: [
                 "sockets that came with recvmmsg(2), or behind the eighth in one message, before they are used",
@@ -353,12 +353,12 @@ pub const TABLE: &[Row] = &[
         feeds: HOLDERS,
         need: Need::Optional,
         rungs: &[
-            rung!(&[Fentry, Kprobe]; CloseKprobe @ At::Kprobe("filp_flush"), ClosingKprobe @ At::Kprobe("file_close_fd")),
+            rung!(&[Fentry, Kprobe]; CloseFlushKprobe @ At::Kprobe("filp_flush"), ClosingFileKprobe @ At::Kprobe("file_close_fd")),
             rung!(&[Fentry, Kprobe]; CloseKprobe @ At::Kprobe("filp_close"), ClosingKprobe @ At::Kprobe("close_fd")),
             rung!(&[Fentry, Tracepoint];
                 CloseTp @ At::Tracepoint("syscalls", "sys_enter_close"),
-                ReplaceTp @ At::Tracepoint("syscalls", "sys_enter_dup2"),
-                ReplaceTp @ At::Tracepoint("syscalls", "sys_enter_dup3"),
+                ReplaceDup2Tp @ At::Tracepoint("syscalls", "sys_enter_dup2"),
+                ReplaceDup3Tp @ At::Tracepoint("syscalls", "sys_enter_dup3"),
                 CloseRangeTp @ At::Tracepoint("syscalls", "sys_enter_close_range")),
             Rung {
                 classes: &[Fentry, Tracepoint],
@@ -442,8 +442,8 @@ pub const TABLE: &[Row] = &[
                 ResetSentTpBtf @ At::TpBtf("tcp_send_reset"), ResetSentFentry4 @ At::Fentry("tcp_v4_send_reset"),
                 ResetSentFentry6 @ At::Fentry("tcp_v6_send_reset")),
             rung!(&[Kprobe];
-                ResetSentRawTp @ At::RawTp("tcp_send_reset"), ResetSentKprobe @ At::Kprobe("tcp_v4_send_reset"),
-                ResetSentKprobe @ At::Kprobe("tcp_v6_send_reset")),
+                ResetSentRawTp @ At::RawTp("tcp_send_reset"), ResetSentKprobe4 @ At::Kprobe("tcp_v4_send_reset"),
+                ResetSentKprobe6 @ At::Kprobe("tcp_v6_send_reset")),
             rung!(&[Tracepoint]; ResetSentTpBtf @ At::TpBtf("tcp_send_reset"); cannot: [
                 "a RST that answers where there is no socket, as for a closed port",
             ]),
@@ -642,12 +642,12 @@ pub const TABLE: &[Row] = &[
                 SkbAllocFexitSecond @ At::Fexit("__alloc_skb"), SkbAllocFexit @ At::Fexit("__alloc_skb"),
                 SkbCloneFexitSecond @ At::Fexit("skb_clone"), SkbCloneFexit @ At::Fexit("skb_clone")),
             rung!(&[Kprobe];
-                SkbMadeKretprobe @ At::Kretprobe("__alloc_skb"), SkbMadeKretprobe @ At::Kretprobe("skb_clone"),
+                SkbAllocKretprobe @ At::Kretprobe("__alloc_skb"), SkbCloneKretprobe @ At::Kretprobe("skb_clone"),
                 SkbAllocKprobe @ At::Kprobe("__alloc_skb"), SkbCloneKprobe @ At::Kprobe("skb_clone")),
             rung!(&[Tracepoint];
-                SkbPairRawTp @ At::RawTp("kmem_cache_alloc_node"),
-                SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc_node"),
-                SkbPairRawTpThird @ At::RawTp("kmem_cache_alloc_node"); cannot: [PAIRS_ONLY]),
+                SkbPairNodeRawTp @ At::RawTp("kmem_cache_alloc_node"),
+                SkbPairNodeRawTpSecond @ At::RawTp("kmem_cache_alloc_node"),
+                SkbPairNodeRawTpThird @ At::RawTp("kmem_cache_alloc_node"); cannot: [PAIRS_ONLY]),
             rung!(&[Tracepoint];
                 SkbPairRawTp @ At::RawTp("kmem_cache_alloc"),
                 SkbPairRawTpSecond @ At::RawTp("kmem_cache_alloc"),
@@ -663,14 +663,14 @@ pub const TABLE: &[Row] = &[
                 SkbStreamFexitSecond @ At::Fexit("tcp_stream_alloc_skb"),
                 SkbStreamFexit @ At::Fexit("tcp_stream_alloc_skb")),
             rung!(&[Fentry];
-                SkbStreamFexitSecond @ At::Fexit("sk_stream_alloc_skb"),
-                SkbStreamFexit @ At::Fexit("sk_stream_alloc_skb")),
+                SkbOldStreamFexitSecond @ At::Fexit("sk_stream_alloc_skb"),
+                SkbOldStreamFexit @ At::Fexit("sk_stream_alloc_skb")),
             rung!(&[Kprobe];
                 SkbStreamKretprobe @ At::Kretprobe("tcp_stream_alloc_skb"),
                 SkbStreamKprobe @ At::Kprobe("tcp_stream_alloc_skb")),
             rung!(&[Kprobe];
-                SkbStreamKretprobe @ At::Kretprobe("sk_stream_alloc_skb"),
-                SkbStreamKprobe @ At::Kprobe("sk_stream_alloc_skb")),
+                SkbOldStreamKretprobe @ At::Kretprobe("sk_stream_alloc_skb"),
+                SkbOldStreamKprobe @ At::Kprobe("sk_stream_alloc_skb")),
             Rung {
                 classes: &[Tracepoint],
                 hooks: &[],
@@ -688,28 +688,28 @@ pub const TABLE: &[Row] = &[
                 SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb"),
                 SkbSlabBuildFexit @ At::Fexit("slab_build_skb")),
             rung!(&[Fentry];
-                SkbNapiFexit @ At::Fexit("__napi_alloc_skb"), SkbNapiBuildFexit @ At::Fexit("napi_build_skb"),
+                SkbOldNapiFexit @ At::Fexit("__napi_alloc_skb"), SkbNapiBuildFexit @ At::Fexit("napi_build_skb"),
                 SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb")),
             rung!(&[Fentry];
-                SkbNapiFexit @ At::Fexit("__napi_alloc_skb"),
+                SkbOldNapiFexit @ At::Fexit("__napi_alloc_skb"),
                 SkbBuildFexit @ At::Fexit("build_skb"), SkbInnerBuildFexit @ At::Fexit("__build_skb")),
             rung!(&[Kprobe];
-                SkbDriverKretprobe @ At::Kretprobe("napi_alloc_skb"), SkbDriverKretprobe @ At::Kretprobe("napi_build_skb"),
-                SkbDriverKretprobe @ At::Kretprobe("build_skb"), SkbDriverKretprobe @ At::Kretprobe("__build_skb"),
-                SkbDriverKretprobe @ At::Kretprobe("slab_build_skb"),
-                SkbNapiKprobe @ At::Kprobe("napi_alloc_skb"), SkbBuildKprobe @ At::Kprobe("napi_build_skb"),
-                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb"),
-                SkbBuildKprobe @ At::Kprobe("slab_build_skb")),
+                SkbNapiKretprobe @ At::Kretprobe("napi_alloc_skb"), SkbNapiBuildKretprobe @ At::Kretprobe("napi_build_skb"),
+                SkbBuildKretprobe @ At::Kretprobe("build_skb"), SkbInnerBuildKretprobe @ At::Kretprobe("__build_skb"),
+                SkbSlabBuildKretprobe @ At::Kretprobe("slab_build_skb"),
+                SkbNapiKprobe @ At::Kprobe("napi_alloc_skb"), SkbNapiBuildKprobe @ At::Kprobe("napi_build_skb"),
+                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbInnerBuildKprobe @ At::Kprobe("__build_skb"),
+                SkbSlabBuildKprobe @ At::Kprobe("slab_build_skb")),
             rung!(&[Kprobe];
-                SkbDriverKretprobe @ At::Kretprobe("__napi_alloc_skb"), SkbDriverKretprobe @ At::Kretprobe("napi_build_skb"),
-                SkbDriverKretprobe @ At::Kretprobe("build_skb"), SkbDriverKretprobe @ At::Kretprobe("__build_skb"),
-                SkbNapiKprobe @ At::Kprobe("__napi_alloc_skb"), SkbBuildKprobe @ At::Kprobe("napi_build_skb"),
-                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb")),
+                SkbOldNapiKretprobe @ At::Kretprobe("__napi_alloc_skb"), SkbNapiBuildKretprobe @ At::Kretprobe("napi_build_skb"),
+                SkbBuildKretprobe @ At::Kretprobe("build_skb"), SkbInnerBuildKretprobe @ At::Kretprobe("__build_skb"),
+                SkbOldNapiKprobe @ At::Kprobe("__napi_alloc_skb"), SkbNapiBuildKprobe @ At::Kprobe("napi_build_skb"),
+                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbInnerBuildKprobe @ At::Kprobe("__build_skb")),
             rung!(&[Kprobe];
-                SkbDriverKretprobe @ At::Kretprobe("__napi_alloc_skb"),
-                SkbDriverKretprobe @ At::Kretprobe("build_skb"), SkbDriverKretprobe @ At::Kretprobe("__build_skb"),
-                SkbNapiKprobe @ At::Kprobe("__napi_alloc_skb"),
-                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbBuildKprobe @ At::Kprobe("__build_skb")),
+                SkbOldNapiKretprobe @ At::Kretprobe("__napi_alloc_skb"),
+                SkbBuildKretprobe @ At::Kretprobe("build_skb"), SkbInnerBuildKretprobe @ At::Kretprobe("__build_skb"),
+                SkbOldNapiKprobe @ At::Kprobe("__napi_alloc_skb"),
+                SkbBuildKprobe @ At::Kprobe("build_skb"), SkbInnerBuildKprobe @ At::Kprobe("__build_skb")),
             Rung {
                 classes: &[Tracepoint],
                 hooks: &[],
@@ -739,7 +739,7 @@ pub const TABLE: &[Row] = &[
         rungs: &[
             rung!(&[Fentry, Kprobe];
                 SkbRestKprobe @ At::Kprobe("__consume_stateless_skb"),
-                SkbRestKprobe @ At::Kprobe("napi_skb_free_stolen_head")),
+                SkbStolenKprobe @ At::Kprobe("napi_skb_free_stolen_head")),
             rung!(&[Fentry, Kprobe];
                 SkbRestKprobe @ At::Kprobe("__consume_stateless_skb");
                 cannot: ["the end of an sk_buff whose data GRO took over, before its address is used again"]),
@@ -769,7 +769,7 @@ pub const TABLE: &[Row] = &[
                 SkbRcv4FentrySecond @ At::Fentry("tcp_v4_do_rcv"), SkbRcv4Fentry @ At::Fentry("tcp_v4_do_rcv"),
                 SkbRcv6FentrySecond @ At::Fentry("tcp_v6_do_rcv"), SkbRcv6Fentry @ At::Fentry("tcp_v6_do_rcv")),
             rung!(&[Kprobe];
-                SkbRcvKprobe @ At::Kprobe("tcp_v4_do_rcv"), SkbRcvKprobe @ At::Kprobe("tcp_v6_do_rcv")),
+                SkbRcv4Kprobe @ At::Kprobe("tcp_v4_do_rcv"), SkbRcv6Kprobe @ At::Kprobe("tcp_v6_do_rcv")),
             Rung {
                 classes: &[Tracepoint],
                 hooks: &[],
