@@ -298,7 +298,7 @@ fn unseen(life: &Life) -> Event {
             sport: life.sport,
             dport: life.dport,
             kind: Kind::Closed as u8,
-            via: Program::LivesIter as u8,
+            via: Program::LivesIter as u16,
             family: life.family & 127,
             flags: if life.family & 128 == 0 { 0 } else { MAPPED },
             netns: life.netns,
