@@ -87,8 +87,8 @@ pub fn change(key: u64, cookie: u64, change: impl FnOnce(&mut Life)) -> bool {
         None => insert(key),
     }
     match LIVES.get_ptr_mut(key) {
-        // SAFETY: a value of LIVES.
         Some(life) => {
+            // SAFETY: a value of LIVES.
             let life = unsafe { &mut *life };
             if cookie != 0 {
                 life.cookie = cookie;

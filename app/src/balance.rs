@@ -72,7 +72,12 @@ impl Balance {
         let compared = self.compared(counters)?;
         let now: HashMap<_, _> = compared
             .iter()
-            .flat_map(|(netns, compared)| compared.unseen.iter().map(|(kind, count)| ((*netns, *kind as u8), *count)))
+            .flat_map(|(netns, compared)| {
+                compared
+                    .unseen
+                    .iter()
+                    .map(|(kind, count)| ((*netns, *kind as u8), *count))
+            })
             .collect();
         let both = |key: &(u32, u8), count: u64| count.min(self.last.get(key).copied().unwrap_or(0));
         let mut sums: HashMap<u8, u64> = HashMap::new();

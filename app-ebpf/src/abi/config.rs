@@ -100,7 +100,12 @@ pub mod blind {
     pub const STATE: u32 = 4;
 
     /// Each by its name.
-    pub const NAMES: [(&str, u32); 4] = [("begin", BEGIN), ("handshake", HANDSHAKE), ("end", END), ("state", STATE)];
+    pub const NAMES: [(&str, u32); 4] = [
+        ("begin", BEGIN),
+        ("handshake", HANDSHAKE),
+        ("end", END),
+        ("state", STATE),
+    ];
 }
 
 /// A set of the kernel's drop reasons: one bit for each of the first 256.

@@ -44,7 +44,11 @@ fn write<C, T>(context: *const IterElement<C>, record: &T) {
     unsafe {
         let meta = (&raw const (*context).meta).read_volatile();
         let seq = (&raw const (*meta).seq).read_volatile();
-        bpf_seq_write(seq, core::ptr::from_ref(record).cast_mut().cast(), size_of::<T>() as u32);
+        bpf_seq_write(
+            seq,
+            core::ptr::from_ref(record).cast_mut().cast(),
+            size_of::<T>() as u32,
+        );
     }
 }
 

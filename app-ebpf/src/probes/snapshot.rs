@@ -81,7 +81,11 @@ fn older(sock: Sock<Probe>, via: Program) {
     }
     let (phase, entry) = match sock.state() {
         state::SYN_SENT => (phase::CONNECTING, Entry::OlderConnects),
-        state::ESTABLISHED | state::FIN_WAIT1 | state::FIN_WAIT2 | state::CLOSING | state::CLOSE_WAIT
+        state::ESTABLISHED
+        | state::FIN_WAIT1
+        | state::FIN_WAIT2
+        | state::CLOSING
+        | state::CLOSE_WAIT
         | state::LAST_ACK => (phase::OPEN, Entry::Older),
         _ => return,
     };

@@ -172,7 +172,11 @@ fn balance(subject: &Subject, oldstate: u32, newstate: u32) {
             } else {
                 Entry::Connected
             });
-            if newstate == state::CLOSE { phase::OVER } else { phase::OPEN }
+            if newstate == state::CLOSE {
+                phase::OVER
+            } else {
+                phase::OPEN
+            }
         }
         (state::SYN_RECV, _) => {
             book.add(if newstate == state::CLOSE {
@@ -183,7 +187,11 @@ fn balance(subject: &Subject, oldstate: u32, newstate: u32) {
             if before != phase::CHILD {
                 book.add(Entry::NoChild);
             }
-            if newstate == state::CLOSE { phase::OVER } else { phase::OPEN }
+            if newstate == state::CLOSE {
+                phase::OVER
+            } else {
+                phase::OPEN
+            }
         }
         // A connection, and it was one before.
         _ => {

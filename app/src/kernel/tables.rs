@@ -165,7 +165,10 @@ impl Tables {
         }
         let (lives, listeners) = (looks.lives.read()?, looks.listeners.read()?);
         for Gone { key, life } in lives.chunks_exact(size_of::<Gone>()).map(pod_read_unaligned) {
-            let still = self.lives.get(&key, 0).is_ok_and(|bytes| bytes == bytemuck::cast::<_, [u8; size_of::<Life>()]>(life));
+            let still = self
+                .lives
+                .get(&key, 0)
+                .is_ok_and(|bytes| bytes == bytemuck::cast::<_, [u8; size_of::<Life>()]>(life));
             // What a hook took out, or began anew, meanwhile it told of.
             if still && self.lives.remove(&key).is_ok() {
                 self.note(&life);

@@ -118,7 +118,11 @@ pub fn compare(start: &Sample, end: &Sample, connects: bool) -> Compared {
     let passive = between.opens(1, Entry::Children, 0);
     let resets = between.opens(2, Entry::Resets, 0);
     let standing = between.standing();
-    let missing = |difference: &Option<Difference>| difference.map_or(0, |difference| difference.kernel - difference.ours.1).max(0);
+    let missing = |difference: &Option<Difference>| {
+        difference
+            .map_or(0, |difference| difference.kernel - difference.ours.1)
+            .max(0)
+    };
     let (connects, children) = (missing(&active), missing(&passive));
     let connected = (connects - between.least(Entry::NoConnect)).max(0);
     let established = (children - between.least(Entry::NoChild)).max(0);
@@ -157,7 +161,10 @@ impl Sum<'_> {
     fn check(&self) -> Option<Imbalance> {
         let total = |figures: &[(&str, u64)]| figures.iter().map(|(_, count)| count).sum::<u64>();
         let words = |figures: &[(&str, u64)]| {
-            let shown = figures.iter().enumerate().filter(|(index, (_, count))| *index == 0 || *count > 0);
+            let shown = figures
+                .iter()
+                .enumerate()
+                .filter(|(index, (_, count))| *index == 0 || *count > 0);
             let words: Vec<_> = shown.map(|(_, (name, count))| format!("{count} {name}")).collect();
             words.join(" + ")
         };
@@ -222,7 +229,11 @@ pub fn balance(book: &Book, standing: &[u64; 5], seen: Seen) -> Vec<Imbalance> {
             ("open", now(phase::OPEN)),
         ],
     };
-    let sums = [(seen.connects, connects), (seen.children, children), (seen.lives, lives)];
+    let sums = [
+        (seen.connects, connects),
+        (seen.children, children),
+        (seen.lives, lives),
+    ];
     let checked = sums.iter().filter(|(possible, _)| *possible);
     checked.filter_map(|(_, sum)| sum.check()).collect()
 }

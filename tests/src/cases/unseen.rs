@@ -122,7 +122,10 @@ pub fn states(class: Class) {
     assert_eq!(closed.len(), 2 * COUNT, "{}", events.stderr);
     let late: Vec<_> = closed.iter().filter(|event| event["seen"] == false).collect();
     assert_eq!(late.len(), blind);
-    assert!(late.iter().all(|event| event["segs_out"].as_u64() > Some(2)), "{late:?}");
+    assert!(
+        late.iter().all(|event| event["segs_out"].as_u64() > Some(2)),
+        "{late:?}"
+    );
     assert_eq!(unseen(&events, &Value::Null), blind, "{}", events.stderr);
     assert_no_false_life(&events, PORT);
 }
@@ -171,7 +174,15 @@ pub fn storm() {
     let count = if emulated() { 701 } else { 10_007 };
     let namespace = Namespace::new();
     let mut command = socklife();
-    command.args(["trace", "-o", "json", "--sample", "0", "--netns", &namespace.inode.to_string()]);
+    command.args([
+        "trace",
+        "-o",
+        "json",
+        "--sample",
+        "0",
+        "--netns",
+        &namespace.inode.to_string(),
+    ]);
     let tracer = Tracer::spawn(command);
     let end = Arc::new(AtomicBool::new(false));
     let busy: Vec<_> = (0..2)
@@ -184,7 +195,10 @@ pub fn storm() {
         let before = Netstat::now();
         connections(([127, 0, 0, 1], PORT).into(), count);
         let after = Netstat::now();
-        [after.since(&before, "ActiveOpens"), after.since(&before, "PassiveOpens")]
+        [
+            after.since(&before, "ActiveOpens"),
+            after.since(&before, "PassiveOpens"),
+        ]
     });
     end.store(true, Relaxed);
     busy.into_iter().for_each(|busy| busy.join().unwrap());
