@@ -6,11 +6,13 @@ use aya_ebpf::{
 };
 use socklife_abi::{
     counter::Counter,
-    event::{Envelope, HAS_TASK, MAPPED, Payload, Record, UNKNOWN},
+    event::{Envelope, HAS_TASK, Kind, MAPPED, Payload, Record, UNKNOWN},
     program::Program,
+    table::{Entry, phase},
 };
 
 use crate::{
+    books,
     lives::{self, Life},
     maps::{EVENTS, LISTENERS, SHARES, count, global},
     mem::Mem,
@@ -23,6 +25,8 @@ use crate::{
 /// A socket that passed the filter, described.
 pub struct Subject {
     key: u64,
+    /// The cookie of the socket whose key that is; 0 where it is not known.
+    cookie: u64,
     pub envelope: Envelope,
     /// False where `--pid` asks for others: what it does is remembered all the same, for it may become ours.
     shown: bool,
@@ -38,7 +42,7 @@ impl Subject {
     /// The same for a socket that does not hold its four-tuple itself.
     #[inline(always)]
     pub fn with_tuple<M: Mem>(sock: Sock<M>, tuple: Tuple, via: Program, task: Task) -> Option<Self> {
-        Self::described(sock.key(), sock.key(), tuple, sock.netns(), via, task, || {
+        Self::described(sock.key(), sock.key(), tuple, sock.netns(), via, task, true, || {
             M::cookie(sock)
         })
     }
@@ -46,7 +50,7 @@ impl Subject {
     /// The same for a socket that is also shown where its owner, the listener, is.
     #[inline(always)]
     pub fn with_owner<M: Mem>(sock: Sock<M>, owner: u64, via: Program, task: Task) -> Option<Self> {
-        Self::described(sock.key(), owner, sock.tuple(), sock.netns(), via, task, || {
+        Self::described(sock.key(), owner, sock.tuple(), sock.netns(), via, task, true, || {
             M::cookie(sock)
         })
     }
@@ -54,10 +58,11 @@ impl Subject {
     /// The same for what no process did and what is no socket yet: the key is that of the socket it belongs to.
     #[inline(always)]
     pub fn of(key: u64, tuple: Tuple, netns: u32, via: Program, cookie: impl FnOnce() -> u64) -> Option<Self> {
-        Self::described(key, key, tuple, netns, via, Task::NONE, cookie)
+        Self::described(key, key, tuple, netns, via, Task::NONE, false, cookie)
     }
 
     #[inline(always)]
+    #[expect(clippy::too_many_arguments, reason = "each is of another kind, and it is inlined")]
     fn described(
         key: u64,
         owner: u64,
@@ -65,19 +70,22 @@ impl Subject {
         netns: u32,
         via: Program,
         task: Task,
+        own: bool,
         cookie: impl FnOnce() -> u64,
     ) -> Option<Self> {
         if !passes(&tuple, netns) {
             return None;
         }
         let time_ns = now();
+        let cookie = cookie();
+        let of_key = if own { cookie } else { 0 };
         let wanted = global!(FILTER.pid);
         let mut shown = true;
         if wanted != 0 {
             if task.pid == wanted {
-                lives::change(key, |life| life.wanted = 1);
+                lives::change(key, of_key, |life| life.wanted = 1);
             } else {
-                shown = lives::of(key).wanted != 0 || (owner != key && lives::of(owner).wanted != 0);
+                shown = lives::of(key, of_key).wanted != 0 || (owner != key && lives::of(owner, 0).wanted != 0);
             }
         }
         // SAFETY: takes no argument.
@@ -91,9 +99,10 @@ impl Subject {
         }
         Some(Self {
             key,
+            cookie: of_key,
             envelope: Envelope {
                 time_ns,
-                cookie: cookie(),
+                cookie,
                 saddr: tuple.saddr,
                 daddr: tuple.daddr,
                 comm: task.comm,
@@ -124,7 +133,19 @@ impl Subject {
     /// What is remembered of the socket.
     #[inline(always)]
     pub fn life(&self) -> Life {
-        lives::of(self.key)
+        lives::of(self.key, self.cookie)
+    }
+
+    /// Changes what is remembered of it. False where there is no room.
+    #[inline(always)]
+    pub fn changes(&self, changes: impl FnOnce(&mut Life)) -> bool {
+        lives::change(self.key, self.cookie, changes)
+    }
+
+    /// What is remembered of it, to change it, if anything is.
+    #[inline(always)]
+    pub fn known_life(&self) -> Option<&'static mut Life> {
+        lives::known(self.key, self.cookie)
     }
 
     /// Nanoseconds since the socket's first event, or `UNKNOWN`.
@@ -142,20 +163,43 @@ impl Subject {
     #[inline(always)]
     pub fn connects(&self) {
         let birth_ns = self.envelope.time_ns;
-        lives::begin(self.key, |life| {
+        lives::begin(self.key, self.cookie, |life| {
+            lives::again(self.key, life);
             life.birth_ns = birth_ns;
             life.active = 1;
             life.attempt = 1;
+            self.describe(life, phase::CONNECTING);
         });
+        books::note(self.envelope.netns, Entry::Connects);
+    }
+
+    /// This is how far the connection is.
+    #[inline(always)]
+    pub fn describe(&self, life: &mut Life, phase: u8) {
+        let envelope = &self.envelope;
+        life.saddr = envelope.saddr;
+        life.daddr = envelope.daddr;
+        life.sport = envelope.sport;
+        life.dport = envelope.dport;
+        life.netns = envelope.netns;
+        life.family = envelope.family | if envelope.flags & MAPPED != 0 { 128 } else { 0 };
+        life.phase = phase;
+    }
+
+    /// It is a connection, and nobody saw it become one; or it is older.
+    #[inline(always)]
+    pub fn is_open(&self) {
+        lives::change(self.key, self.cookie, |life| self.describe(life, phase::OPEN));
     }
 
     /// The handshake is done: for us a child's life begins here.
     #[inline(always)]
     pub fn is_established(&self) {
         let birth_ns = self.envelope.time_ns;
-        lives::begin(self.key, |life| {
+        lives::begin(self.key, self.cookie, |life| {
             life.birth_ns = birth_ns;
             life.established = 1;
+            self.describe(life, phase::OPEN);
         });
     }
 
@@ -163,10 +207,20 @@ impl Subject {
     #[inline(always)]
     pub fn is_accepted(&self, listener: u64) {
         // A child that finds no room is counted where it is established.
-        lives::change(self.key, |life| life.accepted = 1);
+        let mut late = false;
+        self.changes(|life| {
+            life.accepted = 1;
+            if life.phase == phase::NONE && global!(FILTER.events) & (1 << Kind::Closed as u8) != 0 {
+                self.describe(life, phase::OPEN);
+                late = true;
+            }
+        });
+        if late {
+            books::note(self.envelope.netns, Entry::Late);
+        }
         // Whose connections are wanted, its listener is.
         if global!(FILTER.pid) != 0 && self.envelope.pid == global!(FILTER.pid) && listener != 0 {
-            lives::change(listener, |life| life.wanted = 1);
+            lives::change(listener, 0, |life| life.wanted = 1);
         }
     }
 
@@ -175,7 +229,7 @@ impl Subject {
     pub fn is_queued(&self, listener: u64, now: bool) -> u64 {
         let mut queued_ns = self.envelope.time_ns;
         // A child that finds no room is counted where it is established.
-        lives::change(self.key, |life| {
+        lives::change(self.key, self.cookie, |life| {
             life.queued = 1;
             life.listener = listener;
             if now || life.queued_ns == 0 {

@@ -11,7 +11,7 @@ use socklife_abi::{
 use crate::{
     emit::Subject,
     maps::{LISTENERS, LISTENING, NAMESPACES, add, missed},
-    mem::{Mem, Probe},
+    mem::{Mem, Probe, off},
     sock::{Sock, Tuple, v4},
 };
 
@@ -44,6 +44,15 @@ pub fn note<M: Mem>(listener: Sock<M>, before: bool) {
     let tuple = listener.tuple();
     let netns = listener.netns();
     let key = listener.key();
+    if let Some(there) = LISTENERS.get_ptr(key) {
+        // SAFETY: a value of LISTENERS.
+        let there = unsafe { &*there };
+        // Another socket's, whose end nobody saw and nobody began anew after; or this one has another address since.
+        if there.sport != tuple.sport || there.netns != netns || there.saddr != tuple.saddr {
+            unlist(key, there);
+            let _ = LISTENERS.remove(key);
+        }
+    }
     let new = LISTENERS.insert(key, &NOTHING, u64::from(BPF_NOEXIST)).is_ok();
     let Some(tally) = LISTENERS.get_ptr_mut(key) else {
         missed(Missed::ListenerTable);
@@ -192,7 +201,9 @@ pub fn at(tuple: &Tuple, netns: u32) -> Option<Sock<Probe>> {
         return None;
     }
     let listener = Probe::tcp(there.sk as *const u8)?;
-    (listener.state() == state::LISTEN).then_some(listener)
+    // What is there may be another by now.
+    let listens = listener.state() == state::LISTEN && listener.0.get(off!(num)) == tuple.sport;
+    (listens && listener.netns() == netns).then_some(listener)
 }
 
 /// Whether several listeners share this address.
@@ -220,11 +231,6 @@ pub fn forget(key: u64, via: Program) {
     };
     // SAFETY: a value of LISTENERS.
     let tally = unsafe { &*tally };
-    let address = ListenKey {
-        saddr: tally.saddr,
-        netns: tally.netns,
-        sport: u32::from(tally.sport),
-    };
     let tuple = Tuple {
         saddr: tally.saddr,
         daddr: [0; 2],
@@ -244,6 +250,18 @@ pub fn forget(key: u64, via: Program) {
             reserved: 0,
         });
     }
+    unlist(key, tally);
+    let _ = LISTENERS.remove(key);
+}
+
+/// One less listens at its address.
+#[inline(always)]
+fn unlist(key: u64, tally: &Tally) {
+    let address = ListenKey {
+        saddr: tally.saddr,
+        netns: tally.netns,
+        sport: u32::from(tally.sport),
+    };
     if let Some(there) = LISTENING.get_ptr_mut(address) {
         // SAFETY: a value of LISTENING.
         let last = unsafe { (*there).count } <= 1;
@@ -259,5 +277,4 @@ pub fn forget(key: u64, via: Program) {
             }
         }
     }
-    let _ = LISTENERS.remove(key);
 }

@@ -14,12 +14,11 @@ use socklife_abi::{
     event::{KINDS, TOTALS},
     kernel::{Args, Offsets, Regs},
     skb::{Alive, CallerTally, Code, ConnectionTally},
-    table::{DropCount, DropPlace, Following, ListenKey, Listening, Request, RequestKey, Tally},
+    table::{Book, DropCount, DropPlace, Following, Life, ListenKey, Listening, Request, RequestKey, Tally},
 };
 
 use crate::{
     follow::{Buffer, Followed, SegmentKey, Written},
-    lives::Life,
     probes::waiting::Dead,
     softirq::Softirq,
 };
@@ -59,29 +58,52 @@ pub static COUNTS: Array<u64> = Array::with_max_entries(COUNTERS as u32, BPF_F_M
 /// The processes that hold sockets which somebody asked for, or have held one: what they do is worth telling.
 ///
 /// Inserted when a process opens, accepts or receives a socket, by a fork of such a process, and at the start by user
-/// space; deleted when the process ends. Full: `Missed::ProcessTable` counts.
+/// space; deleted when the process ends. An end that nobody saw leaves a PID, which the next fork that makes a process of
+/// that PID takes out. Full: `Missed::ProcessTable` counts.
 #[map]
 pub static PROCESSES: HashMap<u32, u32> = HashMap::with_max_entries(32_768, 0);
 
 /// What must be remembered of a live socket, by the address of its `struct sock`.
 ///
-/// Inserted at connect, when a child is made, at established, accept, and where `--pid` recognises a socket; deleted at `tcp_destroy_sock`, which
-/// every full TCP sock passes. Full: the event is sent all the same, without its duration, and `Missed::SocketTable`
+/// Inserted at connect, when a child is made, at established, accept, where `--pid` recognises a socket, and by the
+/// snapshot at the start; deleted at `tcp_destroy_sock`, which every full TCP sock passes. A destroy that nobody saw leaves
+/// an entry: the next socket at the address begins anew (`lives.rs`), and until there is one, user space finds it by
+/// looking (`probes/look.rs`). Full: the event is sent all the same, without its duration, and `Missed::SocketTable`
 /// counts. The loader sets the size.
 #[map]
 pub static LIVES: HashMap<u64, Life> = HashMap::with_max_entries(65_536, 0);
 
+/// Lives whose end nobody saw, by cookie, or address where there is none.
+///
+/// Inserted where the next socket at the address begins, taken out by user space, which tells of them. Full: counted as
+/// `closed` that are lost.
+#[map]
+pub static GRAVES: HashMap<u64, Life> = HashMap::with_max_entries(8_192, 0);
+
+/// What is counted of the connections of network namespaces, by inode; by 0 for all of them what is older.
+///
+/// Inserted at a namespace's first count, never deleted. Read by user space. Full: `Missed::ListenerTable` counts.
+#[map]
+pub static BOOKS: HashMap<u32, Book> = HashMap::with_max_entries(4_096, 0);
+
+/// How many connections are in each phase, by namespace: what the last look found.
+///
+/// Inserted by a look, deleted by user space before the next.
+#[map]
+pub static STANDING: HashMap<u32, [u64; 5]> = HashMap::with_max_entries(4_096, 0);
+
 /// State changes that the first of the two programs told of, by socket, for the second.
 ///
 /// Inserted by the first, deleted by the second a moment later; where the second did not get to run, the socket's next
-/// change overwrites it or its destroy deletes it. Full: the first leaves the change to the second.
+/// change overwrites it, its destroy deletes it, or the next socket at the address does. Full: the first leaves the change to the second.
 #[map]
 pub static TOLD: HashMap<u64, u64> = HashMap::with_max_entries(16_384, 0);
 
 /// A function that was entered and has not returned, by thread; kprobes see the arguments only at entry.
 ///
-/// Inserted at entry, deleted at return, both in the same thread. A return that a kretprobe misses (`maxactive`) leaves
-/// an entry that the thread's next call overwrites or the LRU evicts.
+/// Inserted at entry, deleted at return, both in the same thread. A return that is missed leaves an entry that the
+/// thread's next call overwrites or the LRU evicts; where that one's entry is missed as well, its return is told of the
+/// object of the call before.
 #[map]
 pub static CALLS: LruHashMap<u64, Call> = LruHashMap::with_max_entries(16_384, 0);
 
@@ -93,7 +115,8 @@ pub static LISTENS: LruHashMap<u64, Listen> = LruHashMap::with_max_entries(1_024
 
 /// What the first of two programs at one place did, by thread.
 ///
-/// Inserted by the one, deleted by the other, in the same thread.
+/// Inserted by the one, deleted by the other, in the same thread. Where the other did not run, the thread's next call
+/// overwrites it.
 #[map]
 pub static DONE: LruHashMap<u64, Done> = LruHashMap::with_max_entries(16_384, 0);
 
@@ -115,7 +138,9 @@ pub static REQUESTS: HashMap<RequestKey, Request> = HashMap::with_max_entries(65
 /// What is counted of listeners, by the address of the `struct sock`.
 ///
 /// Inserted at LISTEN, at the first event of a listener that is older, and by the snapshot at the start; deleted at
-/// `tcp_destroy_sock`, which sends what was counted. Read by user space. Full: `Missed::ListenerTable` counts.
+/// `tcp_destroy_sock`, which sends what was counted. A destroy that nobody saw leaves an entry, as in `LIVES`: it goes, with
+/// what was counted, where the next socket at the address begins, or by looking. Read by user space. Full:
+/// `Missed::ListenerTable` counts.
 #[map]
 pub static LISTENERS: HashMap<u64, Tally> = HashMap::with_max_entries(8_192, 0);
 
@@ -131,7 +156,9 @@ pub static NAMESPACES: HashMap<u32, [u64; TOTALS]> = HashMap::with_max_entries(4
 
 /// The listener that a thread is closing.
 ///
-/// Inserted at LISTEN → CLOSE, deleted when the listener is destroyed a moment later, in the same thread.
+/// Inserted at LISTEN → CLOSE, deleted when the listener is destroyed a moment later, in the same thread. Where nobody saw
+/// that, the thread's next listener overwrites it, or the LRU evicts it; until then it tells of children only that this very
+/// thread gives up unaccepted, of a listener at that address.
 #[map]
 pub static CLOSING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1_024, 0);
 
@@ -201,7 +228,8 @@ pub static LEFT_OUT: LruHashMap<SegmentKey, u32> = LruHashMap::with_max_entries(
 
 /// The last call that wrote to a socket, by the address of its `struct sock`.
 ///
-/// Overwritten by the socket's next call, else evicted by the LRU.
+/// Overwritten by the socket's next call, deleted at its destroy and where the next socket at the address begins, else
+/// evicted by the LRU.
 #[map]
 pub static WRITTEN: LruHashMap<u64, Written> = LruHashMap::with_max_entries(4_096, 0);
 

@@ -39,6 +39,7 @@ mod cookie;
 mod descriptors;
 mod drops;
 mod listen;
+mod look;
 mod process;
 mod refresh;
 mod reset;

@@ -33,6 +33,14 @@ pub fn is_known(pid: u32) -> bool {
     PROCESSES.get_ptr(pid).is_some()
 }
 
+/// A process is made: whatever is known of its PID is of another, whose end nobody saw.
+#[inline(always)]
+pub fn anew(pid: u32) {
+    if is_known(pid) {
+        let _ = PROCESSES.remove(pid);
+    }
+}
+
 /// The process has ended. True where it was known.
 #[inline(always)]
 pub fn forget(pid: u32) -> bool {

@@ -179,7 +179,8 @@ pub const LOST_FIELDS: &[FieldDoc] = &[
         "stage",
         "where: `ring_buffer`, `output`, `socket_table_full`, `call_table_full`, `request_table_full`, \
          `listener_table_full`, `process_table_full`, `skb_table_full`, `skb_tally_table_full`, `skb_end_missed`, \
-         `drop_table_full`, `program_busy`; `sampled`: not lost, but counted only (`--sample`; of `skb_step`, segments that \
+         `drop_table_full`, `program_busy`; `unseen`: no program was run for it, without a kind where it is told late or its \
+         kind is unknown; `sampled`: not lost, but counted only (`--sample`; of `skb_step`, segments that \
          are not followed, `--rate`)",
     ),
     ("kind", "the kind of the lost events, where one is concerned"),
@@ -374,6 +375,7 @@ mod tests {
                 oldstate: 1,
                 errno: 104,
                 srtt_us8: 80,
+                flags: abi::END_UNSEEN,
                 ..abi::Closed::zeroed()
             }),
             Kind::SynQueued => Detail::SynQueued(abi::SynQueued { queues: QUEUES }),

@@ -12,6 +12,7 @@ mod iterator;
 mod ladder;
 mod layout;
 mod loader;
+mod look;
 mod losses;
 pub mod namespaces;
 mod netstat;

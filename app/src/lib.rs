@@ -6,6 +6,7 @@
 // A closed standard error is a panic there; `say!` is for that.
 #![warn(clippy::print_stderr)]
 
+mod balance;
 mod capacity;
 pub mod cli;
 mod clock;

@@ -1,6 +1,7 @@
 //! What events come to: state, without I/O. It cannot tell a live event from a recorded one.
 
 mod acceptors;
+pub mod books;
 pub mod dwell;
 pub mod figures;
 pub mod holders;

@@ -8,6 +8,8 @@ mod segments;
 mod skb_allocs;
 
 use std::{
+    cell::RefCell,
+    fmt::Write as _,
     os::fd::{AsFd as _, OwnedFd},
     time::{Duration, Instant},
 };
@@ -23,6 +25,7 @@ use tokio::{
 };
 
 use crate::{
+    balance::Balance,
     clock::boot_ns,
     ending::Ending,
     event::Event,
@@ -129,6 +132,8 @@ pub struct Check<'a> {
     pub all: bool,
     /// Some of the hooks in use cannot tell everything.
     pub blind: bool,
+    /// The books, where connections are followed.
+    pub balance: Option<RefCell<Balance>>,
 }
 
 /// What went through.
@@ -196,7 +201,12 @@ pub fn run<S: Sink>(
     ));
     let what = sink.what();
     let finished = sink.finish(PATIENCE);
-    let Streamed { checked, ended, lasted } = streamed?;
+    let Streamed {
+        checked,
+        unbalanced,
+        ended,
+        lasted,
+    } = streamed?;
     tell(&told.news(losses));
     // What could not be written was handed over before.
     if what == EVENTS {
@@ -210,12 +220,17 @@ pub fn run<S: Sink>(
         );
     }
     verdicts(&checked, check);
+    for line in unbalanced {
+        say!("socklife: {line}");
+    }
     finished?;
     Ok(ended)
 }
 
 struct Streamed {
     checked: Vec<Checked>,
+    /// What does not add up.
+    unbalanced: Vec<String>,
     ended: Ended,
     /// From when everything was attached to when it ended.
     lasted: Duration,
@@ -287,12 +302,22 @@ async fn stream<S: Sink>(
             _ = show_tick.tick(), if shows.is_some() && interval.is_none() => interval = Some(boot_ns()),
             _ = count_tick.tick(), if second.is_none() => {
                 tracer.tell_log();
+                for event in tracer.counters.graves()? {
+                    sink.event(event, passed);
+                }
                 tracer.counters.read_into(losses)?;
                 second = Some((told.news(losses), boot_ns()));
             }
             _ = sweep_tick.tick() => {
                 for event in tracer.counters.sweep()? {
                     sink.made(event, passed);
+                }
+                drain(&mut tracer.ring, sink, passed);
+                for event in tracer.counters.look()? {
+                    sink.event(event, passed);
+                }
+                if let Some(balance) = &check.balance {
+                    balance.borrow_mut().now_and_then(&tracer.counters, losses)?;
                 }
             }
             _ = resize.recv() => sink.resized(),
@@ -326,21 +351,40 @@ async fn stream<S: Sink>(
     tracer.tell_log();
     passed.over = Some(over);
     while !drain(&mut tracer.ring, sink, passed).has_passed(over) {}
+    for event in tracer.counters.look()? {
+        sink.event(event, passed);
+    }
     sink.closing(&tracer.counters)?;
     // To detach takes a while, and happens in no order: what is compared must be counted by all.
     let checked = match check.check {
         Some(check) => check.look(&tracer.counters)?,
         None => Vec::new(),
     };
+    let mut unbalanced = match &check.balance {
+        Some(balance) => balance.borrow_mut().look(&tracer.counters, losses)?,
+        None => Vec::new(),
+    };
     // What was sent before the end belongs to it.
-    let (mut ring, counters) = tracer.detach();
+    let (mut ring, mut counters) = tracer.detach();
     while drain(&mut ring, sink, passed) != Drained::Everything {}
     counters.read_into(losses)?;
+    if let Some(balance) = &check.balance {
+        for event in counters.look()? {
+            sink.event(event, passed);
+        }
+        unbalanced.extend(balance.borrow().close(&mut counters, losses)?);
+        counters.read_into(losses)?;
+    }
     let mut news = second.map(|(news, _)| news).unwrap_or_default();
     news.extend(told.news(losses));
     passed.unseen = counters.unseen_accepts()?;
     sink.end(&news, &counters, passed)?;
-    Ok(Streamed { checked, ended, lasted })
+    Ok(Streamed {
+        checked,
+        unbalanced,
+        ended,
+        lasted,
+    })
 }
 
 fn watch(fd: OwnedFd) -> Result<AsyncFd<OwnedFd>> {
@@ -435,14 +479,20 @@ pub fn tell(news: &[Loss]) {
 }
 
 fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
-    let lost = match losses.lost() {
-        0 => "none lost".to_owned(),
-        lost => format!("{} lost", Grouped(lost)),
+    let mut lost = match (losses.lost(), losses.unseen_ends(), losses.not_counted()) {
+        (0, 0, 0) => "none lost".to_owned(),
+        (lost, ..) => format!("{} lost", Grouped(lost)),
     };
     let unwritten = match losses.unwritten() {
         0 => String::new(),
         unwritten => format!(", {} of them because the output took no more", Grouped(unwritten)),
     };
+    if losses.unseen_ends() > 0 {
+        let _ = write!(lost, ", {} ends unseen", Grouped(losses.unseen_ends()));
+    }
+    if losses.not_counted() > 0 {
+        let _ = write!(lost, ", a table was full {} times", Grouped(losses.not_counted()));
+    }
     let sampled = match losses.sampled() {
         0 => String::new(),
         sampled => format!(", {} counted only (flood; --sample 0 shows each)", Grouped(sampled)),

@@ -20,6 +20,7 @@ mod skb_allocs;
 mod sockets;
 mod sockets_queues;
 mod trouble;
+mod unseen;
 
 use crate::harness::Class;
 
@@ -73,6 +74,10 @@ pub const SHARING: &[(&str, Case)] = &[
 /// What depends on hooks.
 pub const EACH_CLASS: &[(&str, Case)] = &[
     ("loopback_1009", loopback::exactly_1009),
+    ("unseen_ends", unseen::ends),
+    ("unseen_states", unseen::states),
+    ("unseen_handshakes", unseen::handshakes),
+    ("unseen_children", unseen::children),
     ("waiting_already", accept::waiting_already),
     ("filters", filters::each),
     ("filter_pid", filters::pid),
@@ -128,6 +133,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("full_request_table_is_counted", loss::request_table),
     ("queues_expired_early", queues::syn_queue::expired_early),
     ("queues_time_wait_passes", queues::syn_queue::time_wait_passes),
+    ("storm_balances", unseen::storm),
     ("syn_flood", flood::syn_flood),
     ("queues_in_a_flood", flood::queues_go_on),
     ("capacity_descriptors", capacity::descriptors),

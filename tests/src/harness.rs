@@ -109,6 +109,11 @@ pub fn until(patience: Duration, mut fact: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Whether every instruction is emulated, and takes ten times as long.
+pub fn emulated() -> bool {
+    std::fs::read_to_string("/proc/cpuinfo").unwrap().contains("QEMU TCG")
+}
+
 /// How long anything may take: VMs run without hardware support.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -73,6 +73,9 @@ pub struct Config {
     pub reason_unsaid: u32,
     /// `SKB_DROP_REASON_TCP_LISTEN_OVERFLOW`, or `u32::MAX` where this kernel has none.
     pub reason_listen_overflow: u32,
+    /// For tests: what the programs do not do, as if the kernel had skipped them. A [`blind`] in the upper half, and in
+    /// the lower a number: it is done for sockets whose local port is a multiple. 0: nothing.
+    pub blind: u32,
     /// Drop reasons that are none: the segment was used up, or its socket is closed.
     pub used_up: Reasons,
     /// Drop reasons of an ACK without data that TCP had no use for any more: nothing is lost with it.
@@ -81,9 +84,31 @@ pub struct Config {
     pub no_room: Reasons,
     /// Where `skb_queue_purge` begins and ends, on kernels that give no reason for what it frees; else 0.
     pub purge: [u64; 2],
+    /// How many sockets that are older than the trace are remembered.
+    pub older: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 152);
+const _: () = assert!(size_of::<Config>() == 160);
+
+/// What a test takes from the programs; see [`Config::blind`].
+pub mod blind {
+    /// States that a connection begins with.
+    pub const BEGIN: u32 = 1;
+    /// The end of a handshake.
+    pub const HANDSHAKE: u32 = 2;
+    /// The end.
+    pub const END: u32 = 3;
+    /// The end, but not that the socket is given back.
+    pub const STATE: u32 = 4;
+
+    /// Each by its name.
+    pub const NAMES: [(&str, u32); 4] = [
+        ("begin", BEGIN),
+        ("handshake", HANDSHAKE),
+        ("end", END),
+        ("state", STATE),
+    ];
+}
 
 /// A set of the kernel's drop reasons: one bit for each of the first 256.
 pub type Reasons = [u64; 4];
@@ -100,9 +125,11 @@ impl Config {
         reason_tcp_flags: 0,
         reason_unsaid: u32::MAX,
         reason_listen_overflow: u32::MAX,
+        blind: 0,
         used_up: [0; 4],
         stale_ack: [0; 4],
         no_room: [0; 4],
         purge: [0; 2],
+        older: 0,
     };
 }

@@ -25,6 +25,10 @@ pub enum Missed {
     SkbEnd = 7,
     /// The table of places that drop segments is full: what further ones drop is not counted.
     DropTable = 8,
+    /// Sockets whose end nobody saw when it came: it was told later.
+    End = 9,
+    /// Connects, and children of listeners, that are gone: whether they were ever connected, and closed, nobody saw.
+    Outcome = 10,
 }
 
 impl Missed {
@@ -39,6 +43,8 @@ impl Missed {
         Self::SkbTallyTable,
         Self::SkbEnd,
         Self::DropTable,
+        Self::End,
+        Self::Outcome,
     ];
 
     /// The name in output.
@@ -54,9 +60,13 @@ impl Missed {
             Self::SkbTallyTable => "skb_tally_table_full",
             Self::SkbEnd => "skb_end_missed",
             Self::DropTable => "drop_table_full",
+            Self::End | Self::Outcome => UNSEEN,
         }
     }
 }
+
+/// The stage of what happened, and no program saw.
+pub const UNSEEN: &str = "unseen";
 
 /// Slots for [`Missed`].
 pub const MISSED: usize = 16;
@@ -70,6 +80,8 @@ pub enum Counter {
     Held(usize),
     /// See [`Missed`].
     Missed(usize),
+    /// Events of this kind that did not come, as something later tells.
+    Unseen(usize),
 }
 
 impl Counter {
@@ -80,11 +92,12 @@ impl Counter {
             Self::Lost(kind) => kind,
             Self::Held(kind) => KINDS + kind,
             Self::Missed(missed) => 2 * KINDS + missed,
+            Self::Unseen(kind) => 2 * KINDS + MISSED + kind,
         }
     }
 }
 
 /// Counters of one CPU: a whole number of cache lines.
-pub const COUNTERS: usize = 2 * KINDS + MISSED;
+pub const COUNTERS: usize = 3 * KINDS + MISSED;
 
 const _: () = assert!(COUNTERS.is_multiple_of(8));

@@ -355,6 +355,10 @@ pub struct State {
 
 /// A FIN of the peer arrived (`SOCK_DONE`).
 pub const FIN_RECEIVED: u32 = 1;
+/// Nobody saw when the connection ended, nor in which state it was.
+pub const END_UNSEEN: u32 = 2;
+/// Nor what was counted of it.
+pub const UNCOUNTED: u32 = 4;
 
 /// The connection is over: its socket is in CLOSE (what remains may be a timewait sock).
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -380,7 +384,7 @@ pub struct Closed {
     pub oldstate: u32,
     /// `sk_err`, positive.
     pub errno: u32,
-    /// `FIN_RECEIVED`.
+    /// `FIN_RECEIVED`, `END_UNSEEN`, `UNCOUNTED`.
     pub flags: u32,
     /// Zero.
     pub reserved: u32,

@@ -313,4 +313,6 @@ programs! {
     SkbRcv6FentrySecond = "skb_rcv6_fentry_second",
     SkbRcv4Kprobe = "skb_rcv4_kprobe",
     SkbRcv6Kprobe = "skb_rcv6_kprobe",
+    LivesIter = "lives_iter",
+    ListenersIter = "listeners_iter",
 }

@@ -137,3 +137,129 @@ pub struct Following {
     /// Zero.
     pub reserved: u32,
 }
+
+/// What is remembered of a socket. Each flag is a byte of its own: two CPUs that set two of them do not undo each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Life {
+    /// When it began; only with `active` or `established`.
+    pub birth_ns: u64,
+    /// When this child was put into the accept queue; 0 where nobody knows.
+    pub queued_ns: u64,
+    /// Address of the listener that this is a child of; 0 where nobody knows.
+    pub listener: u64,
+    /// Whose it is: an address is used again. 0 while nobody knows.
+    pub cookie: u64,
+    /// This end; with a `phase`.
+    pub saddr: [u64; 2],
+    /// The other end.
+    pub daddr: [u64; 2],
+    /// Port of this end, host order.
+    pub sport: u16,
+    /// Port of the other end, host order.
+    pub dport: u16,
+    /// Inode of the network namespace.
+    pub netns: u32,
+    /// One of [`phase`].
+    pub phase: u8,
+    /// 4 or 6; with 128 where it is a v4-mapped one.
+    pub family: u8,
+    /// This end called connect(2).
+    pub active: u8,
+    /// This end is a listener's child, and its handshake is done.
+    pub established: u8,
+    /// `accepted` was told.
+    pub accepted: u8,
+    /// connect(2) is still running and got as far as the SYN.
+    pub attempt: u8,
+    /// The task of `--pid` was seen with it.
+    pub wanted: u8,
+    /// `accept_queued` was told.
+    pub queued: u8,
+    /// The process that read last, and the one that wrote last; 0 for nobody.
+    pub reader: u32,
+    /// See `reader`.
+    pub writer: u32,
+}
+
+const _: () = assert!(size_of::<Life>() == 88);
+
+/// How far a connection has come.
+pub mod phase {
+    /// Nobody knows, or it is none.
+    pub const NONE: u8 = 0;
+    /// connect(2) sent a SYN.
+    pub const CONNECTING: u8 = 1;
+    /// A listener's child was made.
+    pub const CHILD: u8 = 2;
+    /// It was connected, and not closed.
+    pub const OPEN: u8 = 3;
+    /// Its end was told.
+    pub const OVER: u8 = 4;
+}
+
+/// What the books of a network namespace count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Entry {
+    /// Connects that began.
+    Connects,
+    /// … that were there before the trace.
+    OlderConnects,
+    /// … that became a connection.
+    Connected,
+    /// … that did not.
+    ConnectEnded,
+    /// … of which nobody saw the beginning: connected, or ended.
+    NoConnect,
+    /// Children that were made (`LISTEN → SYN_RECV`).
+    Children,
+    /// … whose handshake was done.
+    Established,
+    /// … that the kernel gave up before.
+    ChildEnded,
+    /// … that nobody saw made: established, or given up.
+    NoChild,
+    /// Connections that were there before the trace.
+    Older,
+    /// Connections that were first seen when they were one for long.
+    Late,
+    /// Connections that ended.
+    Closed,
+    /// `ESTABLISHED` or `CLOSE_WAIT` → `CLOSE`.
+    Resets,
+    /// Changes to `ESTABLISHED`, and away from it.
+    EstablishedIn,
+    /// See there.
+    EstablishedOut,
+    /// Changes to `CLOSE_WAIT`, and away from it.
+    CloseWaitIn,
+    /// See there.
+    CloseWaitOut,
+    /// `connected` that nobody saw.
+    ConnectedUnseen,
+    /// `established` that nobody saw.
+    EstablishedUnseen,
+    /// Ends of connections that nobody saw when they came.
+    ClosedUnseen,
+    /// Connects that are gone, with nobody to say how they ended.
+    ConnectLost,
+    /// Children that are gone, likewise.
+    ChildLost,
+}
+
+/// How many there are.
+pub const ENTRIES: usize = Entry::ChildLost as usize + 1;
+
+/// The books of a network namespace, by [`Entry`].
+pub type Book = [u64; ENTRIES];
+
+/// What `lives_iter` writes of a socket that is gone.
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct Gone {
+    /// Its address.
+    pub key: u64,
+    /// What was remembered.
+    pub life: Life,
+}

@@ -106,7 +106,7 @@ fn is_of_process(sock: Option<Sock<Probe>>, at: u8) -> bool {
     // SAFETY: a few words.
     let wrote = unsafe { WRITTEN.get(sock.key()) }.is_some_and(|note| note.pid == wanted);
     let writes = sock.owned_by_user() && Task::pid() == wanted;
-    wrote || writes || lives::of(sock.key()).wanted != 0
+    wrote || writes || lives::of(sock.key(), lives::cookie(sock.key())).wanted != 0
 }
 
 /// A number for another segment, if there may be one, or 0.

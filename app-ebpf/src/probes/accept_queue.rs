@@ -157,7 +157,7 @@ pub fn accept_queue_sock_ops(context: SockOpsContext) -> u32 {
 #[inline(always)]
 fn established(child: Sock<Probe>) {
     // What a process made is in no queue: the callback comes for a simultaneous open as well, and for a subflow that joins.
-    if lives::of(child.key()).queued != 0 || child.is_grafted() {
+    if lives::of(child.key(), lives::cookie(child.key())).queued != 0 || child.is_grafted() {
         return;
     }
     let (tuple, netns) = (child.tuple(), child.netns());

@@ -45,7 +45,7 @@ pub fn accept_uring_raw_tp(context: RawTracePointContext) -> i32 {
 /// queue, left it by this.
 #[inline(always)]
 fn accepted(child: Sock<Probe>, fd: i32, via: Program) {
-    let life = lives::of(child.key());
+    let life = lives::of(child.key(), lives::cookie(child.key()));
     if life.queued != 0 && life.accepted != lives::ACCEPTED && child.is_grafted() {
         accept::accepted_by::<Probe, Probe>(child, None, fd, Task::of_user(), via);
     }

@@ -270,8 +270,10 @@ fn call_returned(context: &TracePointContext, via: Program) {
     let Some(sock) = sock_of_fd(call.object) else {
         return;
     };
-    if lives::of(sock.key()).attempt != 0 {
-        lives::change_known(sock.key(), |life| life.attempt = 0);
+    if let Some(life) = lives::known(sock.key(), lives::cookie(sock.key()))
+        && life.attempt != 0
+    {
+        life.attempt = 0;
         return;
     }
     let Some(errno) = errno(record(context, 16) as i32) else {

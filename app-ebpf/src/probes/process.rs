@@ -24,7 +24,18 @@ fn forked(context: &impl EbpfContext, via: Program) {
     let child = Obj::<Probe>::new(slot(context, 1) as *const u8);
     let (of, new): (u32, u32) = (parent.get(off!(task_tgid)), child.get(off!(task_tgid)));
     // A thread is no process.
-    if of == new || !processes::is_known(of) || !processes::note(new) {
+    if of == new {
+        return;
+    }
+    if !processes::is_known(of) {
+        processes::anew(new);
+        return;
+    }
+    if !first(u64::from(new), Program::ForkRawTp, via) {
+        return;
+    }
+    processes::anew(new);
+    if !processes::note(new) {
         return;
     }
     let shared = parent.follow(off!(task_files)).ptr() == child.follow(off!(task_files)).ptr();

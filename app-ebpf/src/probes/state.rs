@@ -7,16 +7,19 @@ use aya_ebpf::{
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use socklife_abi::{
+    config::blind,
     event::{
         CAUSE_CLOSED_BY_CALLER, CAUSE_DISCONNECTED, CAUSE_ERRNO, CAUSE_UNKNOWN, Closed, ConnectFailed, Connected,
-        Envelope, Established, FIN_RECEIVED, Finding, Holder, Kind, NeverAccepted, State, Total, UNKNOWN, UNKNOWN_FD,
-        finding, state,
+        END_UNSEEN, Envelope, Established, FIN_RECEIVED, Finding, Holder, Kind, NeverAccepted, State, Total, UNKNOWN,
+        UNKNOWN_FD, finding, state,
     },
     program::Program,
+    table::{Entry, phase},
 };
 
 use crate::{
     args::slot,
+    books,
     emit::{Subject, may_pass},
     listeners, lives,
     maps::{CLOSING, TOLD, global},
@@ -45,13 +48,16 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Tu
     let Some(sock) = M::tcp(sk as *const u8) else {
         return;
     };
-    // The child is being cloned: up to 6.12 it still wears the listener's four-tuple and cookie.
-    if oldstate == state::LISTEN && newstate == state::SYN_RECV {
-        cloned(sock);
+    if is_blind_to(sock, newstate) {
         return;
     }
     let change = u64::from(oldstate) << 32 | u64::from(newstate);
     if turn == Turn::Second && told(sock.key(), change) {
+        return;
+    }
+    // The child is being cloned: up to 6.12 it still wears the listener's four-tuple and cookie.
+    if oldstate == state::LISTEN && newstate == state::SYN_RECV {
+        cloned(sock, change, turn, via);
         return;
     }
     let owned = sock.owned_by_user();
@@ -64,6 +70,7 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Tu
         return;
     }
     subject.emit(State { oldstate, newstate });
+    balance(&subject, oldstate, newstate);
     if newstate == state::ESTABLISHED && global!(FILTER.events) & (1 << Kind::WindowStalled as u8) != 0 {
         window::learn(sock);
     }
@@ -125,20 +132,152 @@ fn connected(subject: &Subject) {
     }
 }
 
-/// A child is made, and a moment later it is in the accept queue: where no function can be hooked there, another CPU may
-/// accept it before anyone has noted when that was.
+/// A child is made, at an address where another socket may have been whose end nobody saw. A moment later it is in the
+/// accept queue: where no function can be hooked there, another CPU may accept it before anyone has noted when that was.
 #[inline(always)]
-fn cloned<M: Mem>(child: Sock<M>) {
-    const WAITS: u64 = 1 << Kind::Accepted as u8 | 1 << Kind::NeverAccepted as u8;
-    if global!(FILTER.events) & WAITS != 0 && may_pass(child.0.get(off!(num)), child.netns()) {
-        let queued_ns = now();
-        // One that finds no room is counted where it is established.
-        lives::change(child.key(), |life| {
-            if life.queued_ns == 0 {
-                life.queued_ns = queued_ns;
-            }
-        });
+fn cloned<M: Mem>(child: Sock<M>, change: u64, turn: Turn, via: Program) {
+    let (key, netns) = (child.key(), child.netns());
+    if !may_pass(child.0.get(off!(num)), netns) {
+        return;
     }
+    lives::anew(key);
+    listeners::forget(key, via);
+    // Without room for the note it is left to the second program.
+    if turn == Turn::First && TOLD.insert(key, change, 0).is_err() {
+        return;
+    }
+    books::note(netns, Entry::Children);
+    let queued_ns = now();
+    // One that finds no room is counted where it is established. Its cookie is not its own yet.
+    lives::change(key, 0, |life| {
+        life.queued_ns = queued_ns;
+        life.netns = netns;
+        life.phase = phase::CHILD;
+    });
+}
+
+/// Keeps the books: what is counted of each change, and what it tells of one that nobody saw.
+#[inline(always)]
+fn balance(subject: &Subject, oldstate: u32, newstate: u32) {
+    if oldstate == state::LISTEN || newstate == state::LISTEN {
+        return;
+    }
+    let Some(book) = books::of(subject.envelope.netns) else {
+        return;
+    };
+    if oldstate == state::ESTABLISHED {
+        book.add(Entry::EstablishedOut);
+    }
+    if newstate == state::ESTABLISHED {
+        book.add(Entry::EstablishedIn);
+    }
+    if oldstate == state::CLOSE_WAIT {
+        book.add(Entry::CloseWaitOut);
+    }
+    if newstate == state::CLOSE_WAIT {
+        book.add(Entry::CloseWaitIn);
+    }
+    if newstate == state::CLOSE && (oldstate == state::ESTABLISHED || oldstate == state::CLOSE_WAIT) {
+        book.add(Entry::Resets);
+    }
+    if oldstate == state::CLOSE {
+        return;
+    }
+    let life = subject.known_life();
+    let before = life.as_ref().map_or(phase::NONE, |life| life.phase);
+    let after = match (oldstate, newstate) {
+        (state::SYN_SENT, state::SYN_RECV) => return,
+        (state::SYN_SENT, state::ESTABLISHED) => {
+            book.add(Entry::Connected);
+            if before != phase::CONNECTING {
+                book.add(Entry::NoConnect);
+            }
+            phase::OPEN
+        }
+        (state::SYN_SENT, _) => {
+            // One that no SYN was sent of is told elsewhere.
+            if before == phase::CONNECTING {
+                book.add(Entry::ConnectEnded);
+            }
+            phase::OVER
+        }
+        (state::SYN_RECV, _) if before == phase::CONNECTING => {
+            book.add(if newstate == state::CLOSE {
+                Entry::ConnectEnded
+            } else {
+                Entry::Connected
+            });
+            if newstate == state::CLOSE {
+                phase::OVER
+            } else {
+                phase::OPEN
+            }
+        }
+        (state::SYN_RECV, _) => {
+            book.add(if newstate == state::CLOSE {
+                Entry::ChildEnded
+            } else {
+                Entry::Established
+            });
+            if before != phase::CHILD {
+                book.add(Entry::NoChild);
+            }
+            if newstate == state::CLOSE {
+                phase::OVER
+            } else {
+                phase::OPEN
+            }
+        }
+        // A connection, and it was one before.
+        _ => {
+            match before {
+                phase::CONNECTING => {
+                    book.add(Entry::ConnectedUnseen);
+                    books::unseen(Kind::Connected);
+                }
+                phase::CHILD => {
+                    book.add(Entry::EstablishedUnseen);
+                    books::unseen(Kind::Established);
+                }
+                phase::OPEN => {}
+                _ => book.add(Entry::Late),
+            }
+            if newstate == state::CLOSE {
+                book.add(Entry::Closed);
+                phase::OVER
+            } else {
+                phase::OPEN
+            }
+        }
+    };
+    match life {
+        Some(life) if before != phase::NONE => {
+            if life.saddr == [0; 2] {
+                // A child got its address since.
+                subject.describe(life, after);
+            }
+            life.phase = after;
+        }
+        // One that finds no room is counted where its life begins.
+        _ if after == phase::OPEN && global!(FILTER.events) & (1 << Kind::Closed as u8) != 0 => subject.is_open(),
+        _ => {}
+    }
+}
+
+/// Whether a test takes this change from us.
+#[inline(always)]
+fn is_blind_to<M: Mem>(sock: Sock<M>, newstate: u32) -> bool {
+    let blind = global!(CONFIG.blind);
+    if blind == 0 {
+        return false;
+    }
+    let what = match newstate {
+        state::SYN_RECV => blind >> 16 == blind::BEGIN,
+        state::ESTABLISHED => matches!(blind >> 16, blind::BEGIN | blind::HANDSHAKE),
+        state::FIN_WAIT2 | state::CLOSE => matches!(blind >> 16, blind::END | blind::STATE),
+        _ => false,
+    };
+    what && sock.tuple().sport.checked_rem(blind as u16) == Some(0)
 }
 
 /// A listener that is closed takes what waits for accept(2) with it, in the same thread, one after the other
@@ -208,8 +347,14 @@ fn connect_ended<M: Mem>(subject: &Subject, sock: Sock<M>, owned: bool) {
 
 #[inline(always)]
 fn closed<M: Mem>(subject: &Subject, sock: Sock<M>, oldstate: u32) {
+    // Seen too late, where there is no state.
+    let (lifetime_ns, unseen) = if oldstate == 0 {
+        (UNKNOWN, END_UNSEEN)
+    } else {
+        (subject.age(), 0)
+    };
     subject.emit(Closed {
-        lifetime_ns: subject.age(),
+        lifetime_ns,
         bytes_received: sock.0.get(off!(bytes_received)),
         bytes_sent: sock.0.get(off!(bytes_sent)),
         bytes_retrans: sock.0.get(off!(bytes_retrans)),
@@ -219,7 +364,7 @@ fn closed<M: Mem>(subject: &Subject, sock: Sock<M>, oldstate: u32) {
         srtt_us8: sock.0.get(off!(srtt_us)),
         oldstate,
         errno: sock.err(),
-        flags: if sock.fin_received() { FIN_RECEIVED } else { 0 },
+        flags: unseen | if sock.fin_received() { FIN_RECEIVED } else { 0 },
         reserved: 0,
     });
 }
@@ -276,14 +421,53 @@ pub fn destroy_raw_tp_second(context: RawTracePointContext) -> i32 {
     destroyed(context.as_ptr().cast(), Program::DestroyRawTpSecond)
 }
 
+/// A socket that is given back is in CLOSE: where nobody saw it get there, that is told now, with all but when and how.
+#[inline(always)]
+fn unclosed(key: u64, via: Program) {
+    let Some(life) = lives::known(key, lives::cookie(key)) else {
+        return;
+    };
+    if !matches!(life.phase, phase::CONNECTING | phase::CHILD | phase::OPEN) {
+        return;
+    }
+    let Some(sock) = Probe::tcp(key as *const u8) else {
+        return;
+    };
+    let Some(subject) = Subject::new(sock, via, Task::NONE) else {
+        return;
+    };
+    // A handshake that is done has measured a round trip.
+    if life.phase != phase::OPEN && sock.0.get(off!(srtt_us)) != 0 {
+        let (entry, kind) = if life.phase == phase::CHILD {
+            (Entry::EstablishedUnseen, Kind::Established)
+        } else {
+            (Entry::ConnectedUnseen, Kind::Connected)
+        };
+        books::note(life.netns, entry);
+        books::unseen(kind);
+        life.phase = phase::OPEN;
+    }
+    lives::end_unseen(life);
+    if life.phase == phase::OPEN {
+        closed(&subject, sock, 0);
+    }
+    life.phase = phase::OVER;
+}
+
 /// Twice for the reason that [`Turn`] tells; to forget twice does no harm.
 #[inline(always)]
 fn destroyed(arguments: *const u64, via: Program) -> i32 {
     // SAFETY: the tracepoint's one argument.
     let key = unsafe { arguments.read_volatile() };
+    if global!(CONFIG.blind) >> 16 == blind::END
+        && Probe::tcp(key as *const u8).is_some_and(|sock| is_blind_to(sock, state::CLOSE))
+    {
+        return 0;
+    }
     let _ = TOLD.remove(key);
     waiting::destroyed(key, via);
     listeners::forget(key, via);
+    unclosed(key, via);
     lives::forget(key);
     skbs::closed(key);
     // SAFETY: a word.

@@ -23,7 +23,7 @@ use crate::{
 fn touched<M: Mem>(sk: u64, what: u32, via: Program) {
     let pid = Task::pid();
     let who = |life: &Life| if what == touch::READ { life.reader } else { life.writer };
-    if who(&lives::of(sk)) == pid {
+    if who(&lives::of(sk, lives::cookie(sk))) == pid {
         return;
     }
     let Some(sock) = M::tcp(sk as *const u8) else {
@@ -33,7 +33,7 @@ fn touched<M: Mem>(sk: u64, what: u32, via: Program) {
         return;
     };
     // One that finds no room is counted where its life begins; without a note each call would tell.
-    let known = lives::change(subject.key(), |life| {
+    let known = subject.changes(|life| {
         if what == touch::READ {
             life.reader = pid;
         } else {

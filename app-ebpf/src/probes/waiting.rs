@@ -40,7 +40,9 @@ pub struct Dead {
 pub fn changed<M: Mem>(subject: &Subject, sock: Sock<M>) {
     let life = subject.life();
     if life.queued != 0 && life.accepted == 0 && sock.is_grafted() {
-        lives::change_known(subject.key(), |life| life.accepted = ACCEPTED_UNSEEN);
+        if let Some(life) = subject.known_life() {
+            life.accepted = ACCEPTED_UNSEEN;
+        }
         listeners::count_one(life.listener, subject.envelope.netns, Total::AcceptUnseen);
     }
 }
@@ -103,7 +105,7 @@ pub fn destroyed(key: u64, via: Program) {
         None => return,
     };
     let _ = DEAD.remove(key);
-    let life = lives::of(key);
+    let life = lives::of(key, dead.cookie);
     if life.accepted != 0 || life.listener == 0 {
         return;
     }

@@ -5,7 +5,10 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use ipnet::IpNet;
-use socklife_abi::{config::Filter, event::Kind};
+use socklife_abi::{
+    config::{self, Filter},
+    event::Kind,
+};
 
 use crate::{
     kernel::{Class, Follow, LOOK_AT_OTHERS, Privileges, RowReport, Tracer, Wanted},
@@ -105,6 +108,10 @@ pub struct TraceArgs {
     /// Use hooks of this class only (for tests and bug reports).
     #[arg(long, value_enum, hide = true)]
     hooks: Option<Class>,
+
+    /// Leave out begin, handshake, end or state for sockets whose local port is a multiple of N (for tests).
+    #[arg(long, hide = true, value_name = "WHAT:N", value_parser = blind, default_value = "none")]
+    blind: u32,
 }
 
 impl TraceArgs {
@@ -124,6 +131,7 @@ impl TraceArgs {
             max_skbs: self.max_skbs,
             sample: self.sample,
             follow: Follow::default(),
+            blind: self.blind,
         })
     }
 }
@@ -253,6 +261,20 @@ pub fn port(text: &str) -> Result<u16, String> {
         Ok(port @ 1..) => Ok(port),
         _ => Err("a port is a number from 1 to 65535".to_owned()),
     }
+}
+
+fn blind(text: &str) -> Result<u32, String> {
+    if text == "none" {
+        return Ok(0);
+    }
+    let (what, number) = text.split_once(':').ok_or("give WHAT:N")?;
+    let what = config::blind::NAMES.iter().find(|(name, _)| *name == what);
+    let (_, what) = what.ok_or("no such thing to be blind to")?;
+    let number: u16 = number.parse().map_err(|_| "N is a number up to 65535")?;
+    if number == 0 {
+        return Err("N is not 0".to_owned());
+    }
+    Ok(what << 16 | u32::from(number))
 }
 
 /// `10s`, `2m`, `500ms`, or a number of seconds.

@@ -114,6 +114,7 @@ impl Queues {
             check: check.as_ref(),
             all: self.reconcile,
             blind: is_blind(&tracer),
+            balance: None,
         };
         let limits = Limits {
             duration: self.duration,

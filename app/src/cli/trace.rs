@@ -1,6 +1,6 @@
 //! `socklife trace`: every event as it happens.
 
-use std::{net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
+use std::{cell::RefCell, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Args;
@@ -10,6 +10,7 @@ use super::args::{
     FilterArgs, TraceArgs, check_privileges, drop_privileges, duration, is_blind, self_check, tell_missing,
 };
 use crate::{
+    balance::Balance,
     event::HOLDERS,
     kernel::{Kernel, Losses, Tracer},
     model::{Holders, holders},
@@ -83,6 +84,7 @@ impl Trace {
         let wanted = self.trace.wanted(filter)?;
         check_privileges()?;
         let mut check = self_check(&wanted.filter, self.reconcile)?;
+        let mut balance = Balance::open(&wanted.filter);
         let losses = Arc::new(Losses::default());
         let kernel = Kernel::running()?;
         let mut tracer = Tracer::start(&kernel, &wanted, false)?;
@@ -90,6 +92,7 @@ impl Trace {
         if let Some(check) = &mut check {
             check.begin(&tracer.counters)?;
         }
+        balance.begin(&tracer.counters)?;
         let follows = filter.events & HOLDERS != 0;
         let mut holders = follows.then(|| Holders::new(wanted.max_sockets as usize));
         if let Some(holders) = &mut holders {
@@ -107,6 +110,7 @@ impl Trace {
             check: check.as_ref(),
             all: self.reconcile,
             blind: is_blind(&tracer),
+            balance: Some(RefCell::new(balance)),
         };
         if let Some(server) = &mut server {
             server.start()?;

@@ -1,7 +1,7 @@
 use std::fmt;
 
 use serde::ser::SerializeMap;
-use socklife_abi::event::{Closed, FIN_RECEIVED, state};
+use socklife_abi::event::{Closed, END_UNSEEN, FIN_RECEIVED, UNCOUNTED, state};
 
 use super::{Describe, FieldDoc, Millis, known, names::Errno};
 
@@ -78,6 +78,11 @@ impl Describe for Closed {
             "who ended it first: `local`, `remote`, or `timeout` when the peer did not answer any more",
         ),
         (
+            "seen",
+            "`false` where nobody saw when and how it ended: it was found later, so `lifetime_ns` and `closed_by` are absent, \
+             and so is what was counted unless the socket was still there",
+        ),
+        (
             "errno",
             "the socket's error by name, if it has one: `ECONNRESET`, `EPIPE`, `ETIMEDOUT`, …",
         ),
@@ -86,6 +91,12 @@ impl Describe for Closed {
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         if let Some(ns) = known(self.lifetime_ns) {
             map.serialize_entry("lifetime_ns", &ns)?;
+        }
+        if self.flags & END_UNSEEN != 0 {
+            map.serialize_entry("seen", &false)?;
+        }
+        if self.flags & UNCOUNTED != 0 {
+            return Ok(());
         }
         map.serialize_entry("bytes_in", &bytes_in(self))?;
         map.serialize_entry("bytes_out", &bytes_out(self))?;
@@ -105,6 +116,13 @@ impl Describe for Closed {
     }
 
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        if self.flags & END_UNSEEN != 0 {
+            out.write_str("end not seen, found later")?;
+            if self.flags & UNCOUNTED != 0 {
+                return Ok(());
+            }
+            return write!(out, ", in {} B, out {} B", bytes_in(self), bytes_out(self));
+        }
         match known(self.lifetime_ns) {
             Some(ns) => write!(out, "{}", Millis(ns))?,
             None => out.write_str("age unknown")?,

@@ -23,6 +23,8 @@ pub struct Sizes {
     pub follows: bool,
     /// How many `sk_buff`s to remember at a time, where somebody counts them.
     pub max_skbs: u32,
+    /// What a test takes from the programs ([`Config::blind`]).
+    pub blind: u32,
 }
 
 /// The tables of segments that are followed. Their size is the kernel side's.
@@ -38,6 +40,7 @@ impl Sizes {
         max_sockets: 1,
         follows: false,
         max_skbs: 1,
+        blind: 0,
     };
 }
 
@@ -49,6 +52,7 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, kernel: &Kernel) -> Resu
         max_sockets,
         follows,
         max_skbs,
+        blind,
     } = sizes;
     let counts_skbs = filter.events & SINGLY != 0;
     let code = if counts_skbs { code(layout) } else { Code::UNKNOWN };
@@ -67,10 +71,12 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, kernel: &Kernel) -> Resu
         reason_tcp_flags: layout.reasons.drop_named("TCP_FLAGS").unwrap_or(0),
         reason_unsaid: layout.reasons.drop_named("NOT_SPECIFIED").unwrap_or(u32::MAX),
         reason_listen_overflow: layout.reasons.drop_named("TCP_LISTEN_OVERFLOW").unwrap_or(u32::MAX),
+        blind,
         used_up: layout.reasons.set(&reasons::USED_UP),
         stale_ack: layout.reasons.set(&reasons::STALE_ACK),
         no_room: layout.reasons.set(&reasons::NO_ROOM),
         purge: purge(filter, layout),
+        older: u64::from(max_sockets / 2),
     };
     let object = object::bytes()?;
     let mut loader = attach_ids::loader()?;

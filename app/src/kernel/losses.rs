@@ -6,7 +6,7 @@ use std::{
 };
 
 use socklife_abi::{
-    counter::{MISSED, Missed},
+    counter::{MISSED, Missed, UNSEEN},
     event::{KINDS, Kind},
 };
 
@@ -21,6 +21,8 @@ pub enum Stage {
     Kernel(Missed),
     /// The kernel did not run a program that was at work on that CPU already.
     ProgramBusy,
+    /// It happened, and no program saw it: what was seen later, or the kernel's own counters, tell so.
+    Unseen,
     /// Not lost: one listener's events came too fast to show each, and are counted only.
     Sampled,
 }
@@ -33,17 +35,20 @@ impl Stage {
             Self::Output => "output",
             Self::Kernel(missed) => missed.name(),
             Self::ProgramBusy => "program_busy",
+            Self::Unseen => UNSEEN,
             Self::Sampled => "sampled",
         }
     }
 
-    /// Whether what is counted here is events that are missing. A socket that is not remembered costs its durations, and
-    /// a listener that is not counted its totals.
+    /// Whether what is counted here is events that are missing. A socket that is not remembered costs its durations, a
+    /// listener that is not counted its totals, and an end that nobody saw is told when it is found.
     const fn costs_events(self) -> bool {
         !matches!(
             self,
             Self::Sampled
-                | Self::Kernel(Missed::SocketTable | Missed::ListenerTable | Missed::SkbTallyTable | Missed::SkbEnd)
+                | Self::Kernel(
+                    Missed::SocketTable | Missed::ListenerTable | Missed::SkbTallyTable | Missed::SkbEnd | Missed::End
+                )
         )
     }
 }
@@ -123,6 +128,17 @@ impl fmt::Display for Loss {
                 "{} {kind} counted only: too many in a second for one listener, or one CPU (--sample 0 shows each)",
                 self.count
             ),
+            Stage::Unseen => write!(f, "{} {kind} unseen: no program of ours was run for it", self.count),
+            Stage::Kernel(Missed::End) => write!(
+                f,
+                "{} ends of connections unseen: told as closed when they were found, at an unknown time",
+                self.count
+            ),
+            Stage::Kernel(Missed::Outcome) => write!(
+                f,
+                "{} connects, or children of listeners, gone unseen: whether they were connected is unknown",
+                self.count
+            ),
             Stage::Kernel(Missed::DropTable) => write!(f, "{} drops not counted: table full", self.count),
             Stage::Kernel(Missed::CallTable) => write!(
                 f,
@@ -143,6 +159,11 @@ pub struct Losses {
     sampled: [AtomicU64; KINDS],
     /// Events that waited for an output which took no more.
     unwritten: AtomicU64,
+    unseen: [AtomicU64; KINDS],
+    /// What the kernel's counters tell of in addition.
+    witnessed: [AtomicU64; KINDS],
+    /// By how much the books do not add up.
+    imbalance: AtomicU64,
 }
 
 impl Default for Losses {
@@ -154,6 +175,9 @@ impl Default for Losses {
             busy: AtomicU64::new(0),
             sampled: [const { AtomicU64::new(0) }; KINDS],
             unwritten: AtomicU64::new(0),
+            unseen: [const { AtomicU64::new(0) }; KINDS],
+            witnessed: [const { AtomicU64::new(0) }; KINDS],
+            imbalance: AtomicU64::new(0),
         }
     }
 }
@@ -193,6 +217,28 @@ impl Losses {
         self.busy.store(total, Relaxed);
     }
 
+    /// The kernel side's own count.
+    pub(super) fn set_unseen(&self, slot: usize, total: u64) {
+        if let Some(counter) = self.unseen.get(slot) {
+            counter.store(total, Relaxed);
+        }
+    }
+
+    /// The kernel's counters tell of so many that nobody saw.
+    pub fn witness(&self, kind: Kind, total: u64) {
+        self.witnessed[kind as usize].fetch_max(total, Relaxed);
+    }
+
+    /// The books do not add up by so much.
+    pub fn set_imbalance(&self, size: u64) {
+        self.imbalance.store(size, Relaxed);
+    }
+
+    /// How many sockets found no room in the table of them.
+    pub fn not_remembered(&self) -> u64 {
+        self.kernel[Missed::SocketTable as usize].load(Relaxed)
+    }
+
     /// The kernel's own count.
     pub(super) fn set_sampled(&self, slot: usize, total: u64) {
         if let Some(counter) = self.sampled.get(slot) {
@@ -213,6 +259,10 @@ impl Losses {
                     of(Stage::RingBuffer, &self.ring, *kind),
                     of(Stage::Output, &self.output, *kind),
                     of(Stage::Sampled, &self.sampled, *kind),
+                    Loss {
+                        count: self.unseen[*kind as usize].load(Relaxed) + self.witnessed[*kind as usize].load(Relaxed),
+                        ..of(Stage::Unseen, &self.unseen, *kind)
+                    },
                 ]
             })
             .chain(Missed::ALL.iter().map(|missed| Loss {
@@ -220,11 +270,18 @@ impl Losses {
                 kind: None,
                 count: self.kernel[*missed as usize].load(Relaxed),
             }))
-            .chain([Loss {
-                stage: Stage::ProgramBusy,
-                kind: None,
-                count: self.busy.load(Relaxed),
-            }])
+            .chain([
+                Loss {
+                    stage: Stage::ProgramBusy,
+                    kind: None,
+                    count: self.busy.load(Relaxed),
+                },
+                Loss {
+                    stage: Stage::Unseen,
+                    kind: None,
+                    count: self.imbalance.load(Relaxed),
+                },
+            ])
     }
 
     /// Everything that was lost so far.
@@ -236,6 +293,19 @@ impl Losses {
     pub fn lost(&self) -> u64 {
         let losses = self.totals().filter(|loss| loss.stage.costs_events());
         losses.map(|loss| loss.count).sum::<u64>() + self.unwritten()
+    }
+
+    /// How many ends of connections nobody saw when they came.
+    pub fn unseen_ends(&self) -> u64 {
+        self.kernel[Missed::End as usize].load(Relaxed)
+    }
+
+    /// How often a table was full, so that what is counted or remembered is too little.
+    pub fn not_counted(&self) -> u64 {
+        [Missed::SocketTable, Missed::ListenerTable, Missed::SkbTallyTable]
+            .iter()
+            .map(|missed| self.kernel[*missed as usize].load(Relaxed))
+            .sum()
     }
 
     /// How many events were counted only.

@@ -24,7 +24,7 @@ use socklife_abi::{
     queued::Record as _,
     skb::SINGLY,
     socket::Socket,
-    table::{DROPS_COUNTED, DropCount, DropPlace, Following},
+    table::{Book, DROPS_COUNTED, DropCount, DropPlace, Following},
 };
 
 use super::{
@@ -35,6 +35,7 @@ use super::{
     hooks::{Class, Need, TABLE},
     ladder::{self, RowReport},
     loader::{self, Sizes},
+    look::Look,
     losses::Losses,
     namespaces::{self, Namespace},
     probe_log::{self, Stderr},
@@ -42,7 +43,7 @@ use super::{
     snapshot,
     sockets::{self, Found},
     symbols,
-    tables::Tables,
+    tables::{Looks, Tables},
 };
 use crate::event::Event;
 
@@ -63,6 +64,8 @@ pub struct Wanted {
     pub sample: u32,
     /// How many segments to follow, where `skb_step` is wanted.
     pub follow: Follow,
+    /// For tests: what the programs leave out ([`socklife_abi::config::blind`]).
+    pub blind: u32,
 }
 
 /// How many segments to follow through the layers.
@@ -93,6 +96,7 @@ impl Default for Wanted {
             max_skbs: 131_072,
             sample: 10_000,
             follow: Follow::default(),
+            blind: 0,
         }
     }
 }
@@ -166,14 +170,36 @@ impl Counters {
         self.tables.sweep()
     }
 
+    /// Connections that are gone, and whose end no hook saw when it came, as events; so far as hooks have found them.
+    pub fn graves(&mut self) -> Result<Vec<Event>> {
+        self.tables.graves()
+    }
+
+    /// Looks for such connections, and listeners, that no hook has found.
+    pub fn look(&mut self) -> Result<Vec<Event>> {
+        self.tables.look()
+    }
+
+    /// What was counted of the connections of each network namespace, by inode.
+    pub fn books(&self) -> Result<HashMap<u32, Book>> {
+        self.tables.books()
+    }
+
+    /// How many connections the last look found in each phase, by network namespace.
+    pub fn standing(&self) -> Result<HashMap<u32, [u64; 5]>> {
+        self.tables.standing()
+    }
+
     /// Brings the totals up to date.
     pub fn read_into(&self, losses: &Losses) -> Result<()> {
         for slot in 0..KINDS {
             losses.set_ring(slot, self.counts.sum(Counter::Lost(slot)));
             losses.set_sampled(slot, self.counts.sum(Counter::Held(slot)));
+            losses.set_unseen(slot, self.counts.sum(Counter::Unseen(slot)));
         }
         for slot in 0..MISSED {
-            losses.set_kernel(slot, self.counts.sum(Counter::Missed(slot)));
+            let found = self.tables.found(slot);
+            losses.set_kernel(slot, self.counts.sum(Counter::Missed(slot)) + found);
         }
         let skipped = self.programs.iter().map(busy::skipped).sum::<io::Result<u64>>();
         losses.set_busy(skipped.context("cannot read the kernel's counters of programs")?);
@@ -194,6 +220,7 @@ impl Tracer {
             max_sockets: wanted.max_sockets,
             follows: Kind::SkbStep.is_in(wanted.filter.events),
             max_skbs: wanted.max_skbs,
+            blind: wanted.blind,
         };
         kernel.layout.reasons.publish();
         if wanted.filter.events & (Kind::set(&[Kind::SkbDropped]) | DROPS_COUNTED | SINGLY) != 0 {
@@ -217,13 +244,14 @@ impl Tracer {
         if sizes.follows {
             follow(&mut ebpf, wanted.follow)?;
         }
+        let looks = looks(&mut ebpf, &report)?;
         let ring = take(&mut ebpf, "EVENTS")?;
         let counts = take(&mut ebpf, "COUNTS")?;
         Ok(Self {
             ring: RingBuf::try_from(ring).context("cannot map the ring buffer")?,
             counters: Counters {
                 counts: Counts::map(counts)?,
-                tables: Tables::of(&mut ebpf)?,
+                tables: Tables::of(&mut ebpf, looks, wanted.filter.events)?,
                 skbs: RefCell::new(SkbTables::of(&mut ebpf)?),
                 programs: counted(&ebpf, &report)?,
                 refresh: refresher(&mut ebpf),
@@ -266,6 +294,18 @@ fn refresher(ebpf: &mut Ebpf) -> Option<OwnedFd> {
     };
     program.load().ok()?;
     program.fd().ok()?.as_fd().try_clone_to_owned().ok()
+}
+
+/// What looks for sockets that are gone, where the kernel has iterators over a table.
+fn looks(ebpf: &mut Ebpf, report: &[RowReport]) -> Result<Option<Looks>> {
+    if !report.iter().any(|row| row.takes(Program::LivesIter)) {
+        return Ok(None);
+    }
+    let mut look = |program: Program, map: &str| Look::open(ebpf, program, map);
+    Ok(Some(Looks {
+        lives: look(Program::LivesIter, "LIVES")?,
+        listeners: look(Program::ListenersIter, "LISTENERS")?,
+    }))
 }
 
 /// The programs that are attached, except those that stand in for each other.

@@ -1,14 +1,12 @@
 //! A SYN flood: events are held back, nothing is miscounted, memory stays as it is.
 
-use std::fs;
-
 use serde_json::Value;
 use socklife::scene::{
     peer,
     queues::{listener, sysctl},
 };
 
-use crate::harness::{Namespace, Tracer, memory::resident, netstat::Netstat, socklife};
+use crate::harness::{Namespace, Tracer, emulated, memory::resident, netstat::Netstat, socklife};
 
 /// A machine without an emulator in between takes so many in a few seconds.
 const SYNS: u32 = 200_000;
@@ -125,8 +123,4 @@ pub fn queues_go_on() {
     assert_eq!(totals.last(), Some(&drops), "the kernel's own count");
     totals.dedup();
     assert!(totals.len() >= 3, "it stood still: {totals:?}");
-}
-
-fn emulated() -> bool {
-    fs::read_to_string("/proc/cpuinfo").unwrap().contains("QEMU TCG")
 }

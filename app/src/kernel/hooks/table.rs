@@ -890,8 +890,15 @@ pub const TABLE: &[Row] = &[
     },
     Row {
         name: "what is there at the start",
-        feeds: SYN_QUEUE | ACCEPT | Kind::set(&[Kind::WindowStalled]),
+        feeds: SYN_QUEUE | ACCEPT | Kind::set(&[Kind::WindowStalled, Kind::Closed]),
         need: Need::Optional,
         rungs: &[rung!(ANY; SnapshotIter @ At::Iter("tcp"))],
+    },
+    Row {
+        name: "sockets whose end nobody saw",
+        feeds: ALL,
+        need: Need::Optional,
+        rungs: &[rung!(ANY;
+            LivesIter @ At::Iter("bpf_map_elem"), ListenersIter @ At::Iter("bpf_map_elem"))],
     },
 ];
