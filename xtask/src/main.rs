@@ -26,6 +26,7 @@ mod record;
 mod rungs;
 mod rust_src;
 mod rustc_wrapper;
+mod since;
 mod test;
 mod toolchain;
 mod trials;

@@ -5,6 +5,7 @@
 //! something to run. What is done beside them yields to them.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{
         Mutex, OnceLock,
@@ -25,6 +26,7 @@ use crate::{
     output,
     policy::{self, Policy},
     qemu,
+    since::Touched,
     toolchain::Choice as Compiler,
     trials::Counts,
 };
@@ -41,6 +43,9 @@ pub struct Args {
     /// No VMs.
     #[arg(long, conflicts_with = "kernels")]
     skip_vm: bool,
+    /// Only what the changes since this revision can have touched, and no VMs: for the loop at the desk.
+    #[arg(long, value_name = "REV", conflicts_with_all = ["kernels", "all"])]
+    since: Option<String>,
     /// Each trial on each kernel, also where docs/kernels.md leaves it out: for a release.
     #[arg(long)]
     all: bool,
@@ -68,8 +73,10 @@ pub fn ci(args: &CiArgs) -> Result<()> {
 
 fn all_of_it(args: &Args, lints: bool) -> Result<()> {
     let policy = Policy::load(args.all)?;
+    let touched = args.since.as_deref().map(Touched::since).transpose()?;
+    let touched = touched.as_ref();
     let series: Vec<String> = match args {
-        Args { native_only: true, .. } | Args { skip_vm: true, .. } => Vec::new(),
+        Args { native_only: true, .. } | Args { skip_vm: true, .. } | Args { since: Some(_), .. } => Vec::new(),
         Args { kernels, .. } if !kernels.is_empty() => kernels.clone(),
         _ => kernels::LONGEST_FIRST.iter().map(|series| series.to_string()).collect(),
     };
@@ -95,14 +102,19 @@ fn all_of_it(args: &Args, lints: bool) -> Result<()> {
         let (content, trials) = built.get_or_init(|| (content, trials));
         let choose = |kernels: &[&str]| Choice::of(trials, policy.chosen(kernels, trials));
 
-        let native = choose(&policy::native_names());
-        let native = scope.spawn(move || integration::native(content, &native, |line| output::line(line)));
+        let mut native = choose(&policy::native_names());
+        if let (Some(touched), Some(chosen)) = (touched, &mut native.chosen) {
+            chosen.retain(|trial| touched.has(trial));
+        }
+        let wanted = native.chosen.as_ref().is_none_or(|chosen| !chosen.is_empty());
+        let native =
+            wanted.then(|| scope.spawn(move || integration::native(content, &native, |line| output::line(line))));
         let beside = scope.spawn(move || {
             give_way();
             let mut faults = Vec::new();
             let mut counts = Counts::default();
             if !args.native_only {
-                let (counted, outcome) = unit_tests();
+                let (counted, outcome) = unit_tests(touched.map(|touched| &touched.packages));
                 counts = counted;
                 if let Err(error) = outcome {
                     // A crate that does not build has no failed test to count.
@@ -116,7 +128,7 @@ fn all_of_it(args: &Args, lints: bool) -> Result<()> {
             (counts, faults)
         });
         let mut runs = in_vms(kernels, content, &choose, args.jobs);
-        runs.insert(0, joined(native)?);
+        runs.extend(native.map(joined).transpose()?);
         let (counts, mut faults) = beside.join().map_err(|_| anyhow!("a thread panicked"))?;
         if let Some(object) = object {
             match joined(object) {
@@ -128,8 +140,8 @@ fn all_of_it(args: &Args, lints: bool) -> Result<()> {
         Ok((runs, counts, faults))
     })?;
 
-    // In the order of their age, after this machine's.
-    runs[1..].sort_by_key(|run| kernels::SERIES.iter().position(|series| run.kernels[0] == *series));
+    // This machine's, which is no series; then in the order of their age.
+    runs.sort_by_key(|run| kernels::SERIES.iter().position(|series| run.kernels[0] == *series));
     let report = matrix::report(&runs, &policy);
     output::line("");
     for line in report.lines.iter().chain(&matrix::times(&runs)) {
@@ -187,18 +199,17 @@ fn fetch(series: &[String], fetched: &Sender<(String, Result<Kernel>)>) {
     }
 }
 
-fn unit_tests() -> (Counts, Result<()>) {
-    output::step("unit tests");
+/// Of these packages, or of all.
+fn unit_tests(packages: Option<&BTreeSet<&str>>) -> (Counts, Result<()>) {
     let mut counts = Counts::default();
     let mut command = cargo::command();
-    command.args([
-        "test",
-        "--locked",
-        "--workspace",
-        "--exclude",
-        "socklife-tests",
-        "--no-fail-fast",
-    ]);
+    command.args(["test", "--locked", "--no-fail-fast"]);
+    match packages {
+        Some(packages) if packages.is_empty() => return (counts, Ok(())),
+        Some(packages) => command.args(packages.iter().flat_map(|package| ["--package", package])),
+        None => command.args(["--workspace", "--exclude", "socklife-tests"]),
+    };
+    output::step("unit tests");
     let outcome = integration::stream(&mut command, |line| {
         counts = counts.plus(Counts::of_result_line(line).unwrap_or_default());
         output::line(line);
