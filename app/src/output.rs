@@ -6,6 +6,7 @@ mod columns;
 mod grouped;
 mod json;
 mod line;
+mod lines;
 mod millis;
 pub mod screen;
 mod stdout;
@@ -21,6 +22,7 @@ pub use columns::{Columns, Title};
 pub use grouped::Grouped;
 pub use json::lost;
 pub use line::Line;
+pub use lines::Lines;
 pub use millis::millis;
 pub use writer::{Output, start};
 

@@ -12,13 +12,11 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    Format, Sent,
-    json::Json,
+    Format, Lines, Sent,
     stdout::{Stdout, Writing},
-    text::Text,
 };
 use crate::{
-    clock::{Clock, boot_ns},
+    clock::boot_ns,
     event::Event,
     kernel::{Losses, Told},
 };
@@ -43,11 +41,7 @@ pub fn start(format: Format, losses: Arc<Losses>) -> Result<Output> {
     let counted = Arc::clone(&losses);
     let writing = Stdout::write_on_thread(move |stdout| {
         let mut writer = Writer {
-            format: match format {
-                Format::Text => Either::Text(Text::new()),
-                Format::Json => Either::Json(Json::new()),
-            },
-            clock: Clock::new(),
+            lines: Lines::new(format),
             losses: counted,
             told: Told::default(),
             buffer: Vec::with_capacity(BATCH + 4096),
@@ -82,14 +76,8 @@ impl Output {
     }
 }
 
-enum Either {
-    Text(Text),
-    Json(Json),
-}
-
 struct Writer {
-    format: Either,
-    clock: Clock,
+    lines: Lines,
     losses: Arc<Losses>,
     told: Told,
     buffer: Vec<u8>,
@@ -98,16 +86,14 @@ struct Writer {
 
 impl Writer {
     fn write_all(&mut self, events: &Receiver<Event>) -> Result<()> {
-        if let Either::Text(text) = &mut self.format {
-            text.header(&mut self.buffer)?;
-            self.flush()?;
-        }
+        self.lines.header(&mut self.buffer)?;
+        self.flush()?;
         let mut reported = Instant::now();
         loop {
             match events.recv_timeout(REPORT) {
                 Ok(event) => {
-                    self.clock.adjust();
-                    self.event(&event)?;
+                    self.lines.adjust();
+                    self.lines.event(&event, &mut self.buffer)?;
                     if !self.gather(events)? {
                         break;
                     }
@@ -129,7 +115,7 @@ impl Writer {
     fn gather(&mut self, events: &Receiver<Event>) -> Result<bool> {
         while self.buffer.len() < BATCH {
             match events.try_recv() {
-                Ok(event) => self.event(&event)?,
+                Ok(event) => self.lines.event(&event, &mut self.buffer)?,
                 Err(TryRecvError::Empty) => return Ok(true),
                 Err(TryRecvError::Disconnected) => return Ok(false),
             }
@@ -137,18 +123,10 @@ impl Writer {
         Ok(true)
     }
 
-    fn event(&mut self, event: &Event) -> Result<()> {
-        match &mut self.format {
-            Either::Text(text) => text.event(event, &mut self.clock, &mut self.buffer),
-            Either::Json(json) => json.event(event, &mut self.clock, &mut self.buffer),
-        }
-    }
-
-    /// In text the losses go to standard error, from the reader.
     fn lost(&mut self) -> Result<()> {
-        if let Either::Json(json) = &mut self.format {
+        if self.lines.tells_losses() {
             for loss in self.told.news(&self.losses) {
-                json.lost(&loss, boot_ns(), &mut self.clock, &mut self.buffer)?;
+                self.lines.lost(&loss, boot_ns(), &mut self.buffer)?;
             }
             self.flush()?;
         }
