@@ -7,12 +7,12 @@ use std::{
 
 use jiff::{Timestamp, tz::TimeZone};
 
-const SECOND: i128 = 1_000_000_000;
+const SECOND: i64 = 1_000_000_000;
 
 /// Translates event times. The wall clock may be set while we run, so the two are compared again every second.
 pub struct Clock {
     /// Wall clock minus boot clock, in nanoseconds.
-    offset: i128,
+    offset: i64,
     compared: Instant,
     zone: TimeZone,
     /// The last whole second shown, and its text.
@@ -47,25 +47,36 @@ impl Clock {
     }
 
     fn wall(&self, boot_ns: u64) -> (i64, u32) {
-        let ns = i128::from(boot_ns) + self.offset;
-        let second = i64::try_from(ns.div_euclid(SECOND)).unwrap_or(0);
-        (second, u32::try_from(ns.rem_euclid(SECOND)).unwrap_or(0))
+        // No clock goes beyond the year 2262.
+        let ns = self.offset.saturating_add_unsigned(boot_ns);
+        (ns.div_euclid(SECOND), ns.rem_euclid(SECOND) as u32)
     }
 
     /// RFC 3339 in UTC with nanoseconds.
     pub fn rfc3339(&mut self, boot_ns: u64, out: &mut String) {
         let (second, ns) = self.wall(boot_ns);
         out.push_str(self.utc.show(second, "%Y-%m-%dT%H:%M:%S", &TimeZone::UTC));
-        // Writing to a string cannot fail.
-        let _ = write!(out, ".{ns:09}Z");
+        fraction::<9>(ns, out);
+        out.push('Z');
     }
 
     /// Time of day in the local zone, with microseconds.
     pub fn time_of_day(&mut self, boot_ns: u64, out: &mut String) {
         let (second, ns) = self.wall(boot_ns);
         out.push_str(self.local.show(second, "%H:%M:%S", &self.zone));
-        let _ = write!(out, ".{:06}", ns / 1000);
+        fraction::<6>(ns / 1000, out);
     }
+}
+
+/// A point and so many digits.
+fn fraction<const DIGITS: usize>(mut value: u32, out: &mut String) {
+    let mut digits = [b'0'; DIGITS];
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
+    out.push('.');
+    out.push_str(std::str::from_utf8(&digits).unwrap_or_default());
 }
 
 impl Cached {
@@ -74,6 +85,7 @@ impl Cached {
             self.second = Some(second);
             self.text.clear();
             let time = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
+            // Writing to a string cannot fail.
             let _ = write!(self.text, "{}", time.to_zoned(zone.clone()).strftime(format));
         }
         &self.text
@@ -101,15 +113,15 @@ pub fn ticks_per_second() -> u32 {
     }
 }
 
-fn offset() -> i128 {
-    read(libc::CLOCK_REALTIME) - read(libc::CLOCK_BOOTTIME)
+fn offset() -> i64 {
+    i64::try_from(read(libc::CLOCK_REALTIME) - read(libc::CLOCK_BOOTTIME)).unwrap_or(0)
 }
 
 fn read(clock: libc::clockid_t) -> i128 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: a valid clock and a valid place for its time.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
-    i128::from(time.tv_sec) * SECOND + i128::from(time.tv_nsec)
+    i128::from(time.tv_sec) * i128::from(SECOND) + i128::from(time.tv_nsec)
 }
 
 #[cfg(test)]

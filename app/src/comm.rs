@@ -2,14 +2,41 @@
 
 use std::fmt::{self, Write as _};
 
+use serde::{Serialize, Serializer};
+
 /// A task's `comm`, fit for a terminal: control characters, and what reorders text, are escaped.
 pub struct Comm(pub [u8; 16]);
 
+impl Comm {
+    fn bytes(&self) -> &[u8] {
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        &self.0[..end]
+    }
+
+    /// The name itself, where nothing in it must be escaped; nearly all are so.
+    pub fn plain(&self) -> Option<&str> {
+        let bytes = self.bytes();
+        let plain = bytes.iter().all(|byte| matches!(byte, b' '..=b'~'));
+        if plain { std::str::from_utf8(bytes).ok() } else { None }
+    }
+}
+
+impl Serialize for Comm {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.plain() {
+            Some(plain) => serializer.serialize_str(plain),
+            None => serializer.collect_str(self),
+        }
+    }
+}
+
 impl fmt::Display for Comm {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(self.0.len());
+        if let Some(plain) = self.plain() {
+            return f.pad(plain);
+        }
         let mut shown = String::with_capacity(16);
-        for chunk in self.0[..end].utf8_chunks() {
+        for chunk in self.bytes().utf8_chunks() {
             for c in chunk.valid().chars() {
                 if c.is_control() || reorders(c) {
                     shown.extend(c.escape_default());

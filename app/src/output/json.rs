@@ -1,12 +1,13 @@
 //! One JSON object a line. The names are those of `docs/events.md`; a field that is absent is unknown, or means nothing
 //! here.
 
-use std::{io::Write, net::IpAddr};
+mod object;
 
 use anyhow::Result;
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde::{Serialize, ser::SerializeMap as _};
 use socklife_abi::program::Program;
 
+use self::object::Object;
 use super::line::Line;
 use crate::{
     clock::Clock,
@@ -23,71 +24,6 @@ pub struct Json {
     /// `via` by program, looked up once.
     via: Vec<Option<String>>,
     wall: String,
-}
-
-struct Whole<'a> {
-    event: &'a Event,
-    wall: &'a str,
-    via: Option<&'a str>,
-}
-
-struct Shown<T>(T);
-
-impl<T: std::fmt::Display> Serialize for Shown<T> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&self.0)
-    }
-}
-
-impl Serialize for Whole<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let event = self.event;
-        let envelope = &event.envelope;
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("v", &VERSION)?;
-        map.serialize_entry("event", event.kind().name())?;
-        map.serialize_entry("time_ns", &envelope.time_ns)?;
-        map.serialize_entry("wall", self.wall)?;
-        map.serialize_entry("cpu", &envelope.cpu)?;
-        if envelope.cookie != 0 {
-            map.serialize_entry("cookie", &envelope.cookie)?;
-        }
-        if event.born_before() {
-            map.serialize_entry("born", "before")?;
-        }
-        if let Some(life) = event.life() {
-            map.serialize_entry("life", &life)?;
-        }
-        // An event about a process is about no one socket.
-        if envelope.family != 0 {
-            if envelope.netns != 0 {
-                map.serialize_entry("netns", &envelope.netns)?;
-            }
-            map.serialize_entry("family", &envelope.family)?;
-            if event.mapped() {
-                map.serialize_entry("mapped", &true)?;
-            }
-            let (laddr, raddr): (IpAddr, IpAddr) = (event.laddr(), event.raddr());
-            map.serialize_entry("laddr", &laddr)?;
-            map.serialize_entry("lport", &envelope.sport)?;
-            // A socket that has no peer has no remote end, not one at 0.0.0.0.
-            if envelope.dport != 0 || !raddr.is_unspecified() {
-                map.serialize_entry("raddr", &raddr)?;
-                map.serialize_entry("rport", &envelope.dport)?;
-            }
-        }
-        if let Some(task) = event.task() {
-            map.serialize_entry("pid", &task.pid)?;
-            map.serialize_entry("tid", &task.tid)?;
-            map.serialize_entry("comm", &Shown(Comm(task.comm)))?;
-            map.serialize_entry("uid", &task.uid)?;
-        }
-        if let Some(via) = self.via {
-            map.serialize_entry("via", via)?;
-        }
-        event.detail.json(&mut map)?;
-        map.end()
-    }
 }
 
 #[derive(Serialize)]
@@ -118,15 +54,54 @@ impl Json {
 
     /// Appends the line of an event.
     pub fn event(&mut self, event: &Event, clock: &mut Clock, out: &mut Vec<u8>) -> Result<()> {
+        let envelope = &event.envelope;
         self.wall.clear();
-        clock.rfc3339(event.envelope.time_ns, &mut self.wall);
-        let line = Whole {
-            event,
-            wall: &self.wall,
-            via: self.via.get(usize::from(event.envelope.via)).and_then(Option::as_deref),
-        };
-        serde_json::to_writer(&mut *out, &line)?;
-        out.write_all(b"\n")?;
+        clock.rfc3339(envelope.time_ns, &mut self.wall);
+        let mut line = Object::begin(out);
+        line.serialize_entry("v", &VERSION)?;
+        line.plain("event", event.kind().name().as_bytes());
+        line.serialize_entry("time_ns", &envelope.time_ns)?;
+        line.plain("wall", self.wall.as_bytes());
+        line.serialize_entry("cpu", &envelope.cpu)?;
+        if envelope.cookie != 0 {
+            line.serialize_entry("cookie", &envelope.cookie)?;
+        }
+        if event.born_before() {
+            line.plain("born", b"before");
+        }
+        if let Some(life) = event.life() {
+            line.serialize_entry("life", &life)?;
+        }
+        // An event about a process is about no one socket.
+        if envelope.family != 0 {
+            if envelope.netns != 0 {
+                line.serialize_entry("netns", &envelope.netns)?;
+            }
+            line.serialize_entry("family", &envelope.family)?;
+            if event.mapped() {
+                line.serialize_entry("mapped", &true)?;
+            }
+            let raddr = event.raddr();
+            line.serialize_entry("laddr", &event.laddr())?;
+            line.serialize_entry("lport", &envelope.sport)?;
+            // A socket that has no peer has no remote end, not one at 0.0.0.0.
+            if envelope.dport != 0 || !raddr.is_unspecified() {
+                line.serialize_entry("raddr", &raddr)?;
+                line.serialize_entry("rport", &envelope.dport)?;
+            }
+        }
+        if let Some(task) = event.task() {
+            line.serialize_entry("pid", &task.pid)?;
+            line.serialize_entry("tid", &task.tid)?;
+            line.serialize_entry("comm", &Comm(task.comm))?;
+            line.serialize_entry("uid", &task.uid)?;
+        }
+        if let Some(Some(via)) = self.via.get(usize::from(envelope.via)) {
+            line.serialize_entry("via", via)?;
+        }
+        event.detail.json(&mut line)?;
+        line.end()?;
+        out.push(b'\n');
         Ok(())
     }
 

@@ -14,13 +14,11 @@ use std::{
 use anyhow::Result;
 
 use super::{
-    Format, Sent,
-    json::Json,
+    Format, Lines, Sent,
     stdout::{Stdout, Writing},
-    text::Text,
 };
 use crate::{
-    clock::{Clock, boot_ns},
+    clock::boot_ns,
     event::Event,
     kernel::{Losses, Told},
 };
@@ -51,11 +49,7 @@ pub fn start(format: Format, losses: Arc<Losses>) -> Result<Output> {
     let done = Arc::clone(&written);
     let writing = Stdout::write_on_thread(move |stdout| {
         let mut writer = Writer {
-            format: match format {
-                Format::Text => Either::Text(Text::new()),
-                Format::Json => Either::Json(Json::new()),
-            },
-            clock: Clock::new(),
+            lines: Lines::new(format),
             losses: counted,
             told: Told::default(),
             buffer: Vec::with_capacity(BATCH + 4096),
@@ -104,14 +98,8 @@ impl Output {
     }
 }
 
-enum Either {
-    Text(Text),
-    Json(Json),
-}
-
 struct Writer {
-    format: Either,
-    clock: Clock,
+    lines: Lines,
     losses: Arc<Losses>,
     told: Told,
     buffer: Vec<u8>,
@@ -123,15 +111,13 @@ struct Writer {
 
 impl Writer {
     fn write_all(&mut self, events: &Receiver<Event>) -> Result<()> {
-        if let Either::Text(text) = &mut self.format {
-            text.header(&mut self.buffer)?;
-            self.flush()?;
-        }
+        self.lines.header(&mut self.buffer)?;
+        self.flush()?;
         let mut reported = Instant::now();
         loop {
             match events.recv_timeout(REPORT) {
                 Ok(event) => {
-                    self.clock.adjust();
+                    self.lines.adjust();
                     self.event(&event)?;
                     if !self.gather(events)? {
                         break;
@@ -163,19 +149,15 @@ impl Writer {
     }
 
     fn event(&mut self, event: &Event) -> Result<()> {
-        match &mut self.format {
-            Either::Text(text) => text.event(event, &mut self.clock, &mut self.buffer),
-            Either::Json(json) => json.event(event, &mut self.clock, &mut self.buffer),
-        }?;
+        self.lines.event(event, &mut self.buffer)?;
         self.ends.push(self.buffer.len());
         Ok(())
     }
 
-    /// In text the losses go to standard error, from the reader.
     fn lost(&mut self) -> Result<()> {
-        if let Either::Json(json) = &mut self.format {
+        if self.lines.tells_losses() {
             for loss in self.told.news(&self.losses) {
-                json.lost(&loss, boot_ns(), &mut self.clock, &mut self.buffer)?;
+                self.lines.lost(&loss, boot_ns(), &mut self.buffer)?;
             }
             self.flush()?;
         }
