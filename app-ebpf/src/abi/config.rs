@@ -76,6 +76,8 @@ pub struct Config {
     /// For tests: what the programs do not do, as if the kernel had skipped them. A [`blind`] in the upper half, and in
     /// the lower a number: it is done for sockets whose local port is a multiple. 0: nothing.
     pub blind: u32,
+    /// Zero.
+    pub reserved: u32,
     /// Drop reasons that are none: the segment was used up, or its socket is closed.
     pub used_up: Reasons,
     /// Drop reasons of an ACK without data that TCP had no use for any more: nothing is lost with it.
@@ -88,7 +90,7 @@ pub struct Config {
     pub older: u64,
 }
 
-const _: () = assert!(size_of::<Config>() == 160);
+const _: () = assert!(size_of::<Config>() == 168);
 
 /// What a test takes from the programs; see [`Config::blind`].
 pub mod blind {
@@ -126,6 +128,7 @@ impl Config {
         reason_unsaid: u32::MAX,
         reason_listen_overflow: u32::MAX,
         blind: 0,
+        reserved: 0,
         used_up: [0; 4],
         stale_ack: [0; 4],
         no_room: [0; 4],

@@ -72,6 +72,7 @@ pub fn load(filter: &Filter, sizes: Sizes, sample: u32, kernel: &Kernel) -> Resu
         reason_unsaid: layout.reasons.drop_named("NOT_SPECIFIED").unwrap_or(u32::MAX),
         reason_listen_overflow: layout.reasons.drop_named("TCP_LISTEN_OVERFLOW").unwrap_or(u32::MAX),
         blind,
+        reserved: 0,
         used_up: layout.reasons.set(&reasons::USED_UP),
         stale_ack: layout.reasons.set(&reasons::STALE_ACK),
         no_room: layout.reasons.set(&reasons::NO_ROOM),
