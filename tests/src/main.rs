@@ -2,7 +2,8 @@
 //!
 //! One binary: natively it runs as root with `SOCKLIFE_BIN` in the environment; inside a VM it is the first process
 //! (see [`vm`]). Each case runs once for each class of hooks, as `fentry::name`, `kprobe::name`, `tracepoint::name`; what
-//! does not depend on hooks runs as `any::name`, what does not depend on the kernel either as `native::name`. A class that this kernel refuses is skipped by name, with the reason.
+//! does not depend on hooks runs as `any::name`, what does not depend on the kernel either as `native::name`. A class that
+//! this kernel refuses is skipped by name, with the reason.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cases;

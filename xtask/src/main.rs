@@ -52,7 +52,7 @@ enum Task {
     /// Run the unit tests, and the integration tests here and on every kernel in a VM.
     Test(test::Args),
     /// All that must hold before a merge: lint, the eBPF object, and test; as much of it at once as two cores can do.
-    Ci(test::CiArgs),
+    Ci(test::Args),
     /// Run the integration tests on one kernel in a VM, showing its console.
     Vm(vm::Args),
     /// Write tests/rungs.txt: which hook each kernel takes, as each says in a VM.

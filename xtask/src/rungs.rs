@@ -91,3 +91,31 @@ pub fn run(args: &Args) -> Result<()> {
     output::line(FILE);
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::{Rungs, add, kernels};
+
+    #[test]
+    fn the_file_has_every_row_of_each_kernel_in_each_class_once() {
+        let mut rungs = Rungs::new();
+        let lines = include_str!("../../tests/rungs.txt").lines();
+        for line in lines.filter(|line| !line.starts_with('#')) {
+            add(&mut rungs, line).expect("a rung");
+        }
+        let rows: BTreeSet<&str> = rungs.keys().map(|(row, ..)| row.as_str()).collect();
+        assert!(!rows.is_empty());
+        for series in kernels::SERIES {
+            for class in ["fentry", "kprobe", "tracepoint"] {
+                let of_it = rungs
+                    .iter()
+                    .filter(|((_, of, _), kernels)| of == class && kernels.iter().any(|kernel| kernel == series));
+                let mut named: Vec<&str> = of_it.map(|((row, ..), _)| row.as_str()).collect();
+                named.sort_unstable();
+                assert_eq!(named, rows.iter().copied().collect::<Vec<_>>(), "{series}, {class}");
+            }
+        }
+    }
+}

@@ -31,7 +31,7 @@ use crate::{
     trials::Counts,
 };
 
-/// Arguments of `test`.
+/// Arguments of `test` and `ci`.
 #[derive(clap::Args)]
 pub struct Args {
     /// Only the integration tests on this machine's kernel.
@@ -54,21 +54,14 @@ pub struct Args {
     jobs: u8,
 }
 
-/// Arguments of `ci`.
-#[derive(clap::Args)]
-pub struct CiArgs {
-    #[command(flatten)]
-    test: Args,
-}
-
 /// Runs the task `test`.
 pub fn run(args: &Args) -> Result<()> {
     all_of_it(args, false)
 }
 
 /// Runs the task `ci`.
-pub fn ci(args: &CiArgs) -> Result<()> {
-    all_of_it(&args.test, true)
+pub fn ci(args: &Args) -> Result<()> {
+    all_of_it(args, true)
 }
 
 fn all_of_it(args: &Args, lints: bool) -> Result<()> {

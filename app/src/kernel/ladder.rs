@@ -2,10 +2,9 @@
 //! is then attached in the table's order. A rung that does not attach gives way to the next one.
 
 use std::{
-    io,
     cell::OnceCell,
     collections::{HashMap, HashSet, hash_map::Entry},
-    fs,
+    fs, io,
     os::fd::OwnedFd,
     slice,
     sync::{Mutex, OnceLock, PoisonError},

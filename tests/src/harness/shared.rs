@@ -121,13 +121,19 @@ pub fn namespace() -> Option<Namespace> {
     Some(namespace)
 }
 
-/// Whether the kernel skipped a program lately. It is told once a second, so this waits for that; a case asks that failed.
+/// A tracer tells once a second what the kernel skipped.
+const TOLD_WITHIN: Duration = Duration::from_millis(2500);
+
+/// Whether the kernel skipped a program lately: waits until that is told, or would have been; a case asks that failed.
 pub fn skipped_lately() -> bool {
-    if locked(&SHARED).is_some() {
-        std::thread::sleep(Duration::from_millis(2500));
-    }
-    let all = SKIPPED.load(Relaxed);
-    SKIPPED_TOLD.swap(all, Relaxed) < all
+    let news = || SKIPPED.load(Relaxed) > SKIPPED_TOLD.load(Relaxed);
+    let told = if locked(&SHARED).is_some() {
+        super::until(TOLD_WITHIN, news)
+    } else {
+        news()
+    };
+    SKIPPED_TOLD.store(SKIPPED.load(Relaxed), Relaxed);
+    told
 }
 
 /// A view of the shared tracer; `None` where a case needs one of its own.
