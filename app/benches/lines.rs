@@ -8,7 +8,7 @@ use socklife::{
     output::{Format, Lines},
 };
 use socklife_abi::event::{
-    Accepted, Closed, Connect, Connected, Envelope, HAS_TASK, Payload, Queues, State, SynQueued,
+    Accepted, Closed, Connect, Connected, Envelope, HAS_TASK, Payload, Queues, State, SynQueued, UNKNOWN,
 };
 
 const QUEUES: Queues = Queues {
@@ -47,7 +47,7 @@ fn record<P: Payload>(task: bool, payload: P) -> Vec<u8> {
 fn records() -> Vec<Vec<u8>> {
     let state = |oldstate, newstate| record(false, State { oldstate, newstate });
     vec![
-        record(true, Connect {}),
+        record(true, Connect::zeroed()),
         record(false, SynQueued { queues: QUEUES }),
         state(2, 1),
         record(true, Connected { handshake_ns: 54_321 }),
@@ -58,6 +58,9 @@ fn records() -> Vec<Vec<u8>> {
                 queues: QUEUES,
                 accept_wait_ns: 41_000,
                 fd: 4,
+                dead_ns: UNKNOWN,
+                dead: 0,
+                errno: 0,
                 reserved: 0,
             },
         ),

@@ -6,6 +6,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use anyhow::{Context as _, Result};
@@ -81,8 +82,11 @@ fn without_debug(program: &Path) -> Result<Vec<u8>> {
     if cmd::find_on_path("strip").is_none() {
         return read(program);
     }
+    // Several kernels' archives are made at the same time, also by several runs.
+    static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let stripped = cache::dir("vm")?.join(format!("{name}.{}", std::process::id()));
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let stripped = cache::dir("vm")?.join(format!("{name}.{}.{number}", std::process::id()));
     cmd::output(
         Command::new("strip")
             .args(["--strip-debug", "-o"])
