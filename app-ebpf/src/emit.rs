@@ -339,6 +339,14 @@ impl Subject {
         );
         send(self.envelope, payload);
     }
+
+    /// The same for a payload that the stack has no room for: it is written where it goes, all of it.
+    #[inline(always)]
+    pub fn emit_in_place<P: Payload>(&self, write: impl FnOnce(*mut P)) {
+        if self.shown && global!(FILTER.events) & (1 << P::KIND as u8) != 0 {
+            send_in_place(self.envelope, write);
+        }
+    }
 }
 
 /// Sends an event about a process, not about one socket, if its kind was asked for.
@@ -405,17 +413,25 @@ fn task_flag(task: Task) -> u8 {
 /// Reserves, writes and submits; what finds no room is counted.
 #[inline(always)]
 fn send<P: Payload>(envelope: Envelope, payload: P) {
+    // SAFETY: it is there to be written.
+    send_in_place(envelope, |slot: *mut P| unsafe { slot.write(payload) });
+}
+
+#[inline(always)]
+fn send_in_place<P: Payload>(envelope: Envelope, write: impl FnOnce(*mut P)) {
     let Some(mut slot) = EVENTS.reserve::<Record<P>>(0) else {
         count(Counter::Lost(P::KIND as usize));
         return;
     };
-    slot.write(Record {
-        envelope: Envelope {
+    let record = slot.as_mut_ptr();
+    // SAFETY: within the record, which is there to be written.
+    unsafe {
+        (&raw mut (*record).envelope).write(Envelope {
             kind: P::KIND as u8,
             ..envelope
-        },
-        payload,
-    });
+        });
+        write(&raw mut (*record).payload);
+    }
     slot.submit(wakeup());
 }
 

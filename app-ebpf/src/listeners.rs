@@ -240,14 +240,23 @@ pub fn forget(key: u64, via: Program) {
         mapped: false,
     };
     if let Some(subject) = Subject::of(key, tuple, tally.netns, via, || tally.queues.listener) {
-        subject.emit(Listener {
-            queues: tally.queues,
-            totals: tally.totals,
-            inode: tally.inode,
-            before: u32::from(tally.before),
-            fastopen_queue: tally.fastopen_queue,
-            fastopen_queue_limit: tally.fastopen_queue_limit,
-            reserved: 0,
+        subject.emit_in_place(|slot: *mut Listener| {
+            // SAFETY: it is there to be written, and each of its fields is.
+            unsafe {
+                (*slot).queues = tally.queues;
+                for (total, counted) in tally.totals.iter().enumerate() {
+                    // By volatile words: a memcpy is a byte at a time.
+                    (&raw mut (*slot).totals)
+                        .cast::<u64>()
+                        .add(total)
+                        .write_volatile(*counted);
+                }
+                (*slot).inode = tally.inode;
+                (*slot).before = u32::from(tally.before);
+                (*slot).fastopen_queue = tally.fastopen_queue;
+                (*slot).fastopen_queue_limit = tally.fastopen_queue_limit;
+                (*slot).reserved = 0;
+            }
         });
     }
     unlist(key, tally);

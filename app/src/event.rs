@@ -95,6 +95,7 @@ macro_rules! details {
         /// What an event says beyond its envelope.
         #[derive(Clone, Copy, Debug)]
         #[expect(missing_docs, reason = "documented on the payloads")]
+        #[expect(clippy::large_enum_variant, reason = "decoded and written in place: no event is allocated")]
         pub enum Detail {
             $($name(abi::$name),)*
         }

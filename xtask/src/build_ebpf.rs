@@ -14,7 +14,7 @@ use crate::{
     cargo::{self, Metadata},
     cmd, object_file, output,
     record::{Record, sha256},
-    rustc_wrapper,
+    rustc_wrapper, stack,
     toolchain::{self, Choice, Toolchain},
     workspace,
 };
@@ -135,6 +135,7 @@ impl Fresh {
         let file = cargo::executable(&mut command, BINARY)?;
         let object = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
         let object = object_file::strip(&object).with_context(|| format!("cannot strip {}", file.display()))?;
+        stack::check(&object)?;
         let aya_ebpf = metadata.version_of("aya-ebpf").context("Cargo.lock has no aya-ebpf")?;
         let record = Record::new(&toolchain, aya_ebpf, &object);
         Ok(Self { object, record, dir })

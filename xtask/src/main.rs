@@ -27,6 +27,7 @@ mod rungs;
 mod rust_src;
 mod rustc_wrapper;
 mod since;
+mod stack;
 mod test;
 mod toolchain;
 mod trials;
