@@ -71,6 +71,23 @@ pub const SHARING: &[(&str, Case)] = &[
     ("queues_reuseport", queues::varieties::reuseport),
 ];
 
+/// What depends on hooks and may share a tracer of who holds sockets.
+pub const HOLDING: &[(&str, Case)] = &[
+    ("handoff_503", handoff::served_503),
+    ("handoff_prefork", handoff::models::prefork),
+    ("handoff_threads", handoff::models::threads),
+    ("handoff_fd_passing", handoff::models::fd_passing),
+    ("handoff_double_fork_exec", handoff::models::double_fork_exec),
+    ("handoff_inetd", handoff::models::inetd),
+    ("handoff_activation", handoff::models::activation),
+    ("handoff_pid_reuse", handoff::models::pid_reuse),
+    ("handoff_untouched_copy", handoff::models::untouched_copy),
+    ("handoff_handed_back", handoff::models::handed_back),
+    ("handoff_bound_then_forked", handoff::models::bound_then_forked),
+    ("handoff_child_without_it", handoff::models::child_without_it),
+    ("findings_helper", handoff::findings::helper),
+];
+
 /// What depends on hooks.
 pub const EACH_CLASS: &[(&str, Case)] = &[
     ("loopback_1009", loopback::exactly_1009),
@@ -91,18 +108,6 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("queues_no_child", queues::waiting::no_child),
     ("queues_uring", queues::uring::accepts),
     ("queues_before", queues::accept_queue::before),
-    ("handoff_503", handoff::served_503),
-    ("handoff_prefork", handoff::models::prefork),
-    ("handoff_threads", handoff::models::threads),
-    ("handoff_fd_passing", handoff::models::fd_passing),
-    ("handoff_double_fork_exec", handoff::models::double_fork_exec),
-    ("handoff_inetd", handoff::models::inetd),
-    ("handoff_activation", handoff::models::activation),
-    ("handoff_pid_reuse", handoff::models::pid_reuse),
-    ("handoff_untouched_copy", handoff::models::untouched_copy),
-    ("handoff_handed_back", handoff::models::handed_back),
-    ("handoff_bound_then_forked", handoff::models::bound_then_forked),
-    ("handoff_child_without_it", handoff::models::child_without_it),
     ("handoff_older", handoff::older::connections),
     ("skb_every_layer", skb::every_layer),
     ("skb_merged", skb::merged),
@@ -111,7 +116,6 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("skb_of_process", skb::of_process),
     ("skb_drawing", skb::drawing),
     ("findings_of_serve", handoff::findings::of_serve),
-    ("findings_helper", handoff::findings::helper),
     ("data_drops_full_receiver", data::drops::full_receiver),
     ("data_drops_summary", data::drops::summary),
     ("skb_allocs_997", skb_allocs::exactly_997),

@@ -23,7 +23,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use crate::{
     choice::Choice,
-    harness::{Class, helper, models},
+    harness::{Class, helper, models, shared},
 };
 
 fn main() -> ExitCode {
@@ -65,40 +65,44 @@ fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
                 .map(|(name, case)| (format!("{}::{name}", class.name()), *case));
             named.filter(|(name, _)| choice.has(name)).collect()
         };
-        let (sharing, others) = (chosen(cases::SHARING), chosen(cases::EACH_CLASS));
+        let groups = [
+            ("shared_tracer", Some(shared::SOCKETS), chosen(cases::SHARING)),
+            (
+                "shared_tracer_of_holders",
+                Some(shared::HOLDERS),
+                chosen(cases::HOLDING),
+            ),
+            ("", None, chosen(cases::EACH_CLASS)),
+        ];
         // Asking takes a tracer's start.
-        let refused = if list || sharing.len() + others.len() == 0 {
+        let refused = if list || groups.iter().all(|(_, _, cases)| cases.is_empty()) {
             None
         } else {
             class.refused()
         };
-        let mut add = |name: String, may_share: bool, case: cases::Case| {
+        let mut add = |name: String, case: Box<dyn Fn() + Send>| {
             if let Some(reason) = &refused {
                 harness::say(&format!("skip: {name}: {reason}"));
             }
-            let of_it = name.clone();
-            let case = move || {
-                if may_share {
-                    harness::shared::allow(class, &of_it);
-                } else {
-                    harness::shared::forbid();
-                }
-                case(class);
-            };
             trials.push(trial(name, case).with_ignored_flag(refused.is_some()));
         };
-        let shared = !sharing.is_empty();
-        for (name, case) in sharing {
-            add(name, true, case);
-        }
-        if shared {
-            // It ended well; what it lost it lost in one of those.
-            add(format!("{}::shared_tracer", class.name()), true, |_| {
-                harness::shared::finish()
-            });
-        }
-        for (name, case) in others {
-            add(name, false, case);
+        for (end, kinds, cases) in groups {
+            let count = cases.len();
+            for (name, case) in cases {
+                let of_it = name.clone();
+                let case = move || {
+                    match kinds {
+                        Some(kinds) => shared::allow(class, kinds, count, &of_it),
+                        None => shared::forbid(),
+                    }
+                    case(class);
+                };
+                add(name, Box::new(case));
+            }
+            if kinds.is_some() && count > 0 {
+                // It ended well; what it lost it lost in one of those.
+                add(format!("{}::{end}", class.name()), Box::new(shared::finish));
+            }
         }
     }
     for (prefix, once) in [("any", cases::ONCE), ("native", cases::NATIVE)] {
@@ -106,7 +110,7 @@ fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
             let name = format!("{prefix}::{name}");
             if choice.has(&name) {
                 let case = move || {
-                    harness::shared::forbid();
+                    shared::forbid();
                     case();
                 };
                 trials.push(trial(name, case));

@@ -19,7 +19,7 @@ use crate::harness::{
     until,
 };
 
-const KINDS: &str = "listening,accepted,forked,exited,inherited,handed_off,fd_closed,last_close,finding";
+const KINDS: &str = "listening,accepted,inherited,handed_off,fd_closed,last_close,finding";
 
 /// By the server's end of the connection.
 fn of<'a>(events: &'a Events, kind: &str, says: &Value) -> Vec<&'a Value> {

@@ -20,11 +20,21 @@ use super::{
     tracer::Process,
 };
 
-/// What it has: all but what concerns processes, which have no namespace, and packets, of which there are too many.
-const KINDS: &str = "bound,listening,connect,connected,connect_failed,established,accepted,state,closed,\
+/// What one tracer has for many cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kinds(&'static str);
+
+/// What happens to sockets and segments; not the steps of packets, of which there are too many.
+pub const SOCKETS: Kinds = Kinds(
+    "bound,listening,connect,connected,connect_failed,established,accepted,state,closed,\
                      syn_queued,synack_sent,synack_retransmitted,cookie_sent,cookie_accepted,cookie_rejected,syn_refused,\
                      half_open_ended,accept_queued,accept_refused,never_accepted,\
-                     skb_dropped,retransmitted,reset_sent,reset_received,rcvq_full,sndbuf_limited,window_stalled";
+                     skb_dropped,retransmitted,reset_sent,reset_received,rcvq_full,sndbuf_limited,window_stalled",
+);
+
+/// Who holds them.
+pub const HOLDERS: Kinds =
+    Kinds("bound,listening,connect,accepted,inherited,handed_off,fd_opened,fd_closed,last_close,finding");
 
 /// Cases that are tried again take a namespace each time.
 const SPARE: usize = 8;
@@ -43,6 +53,7 @@ static SKIPPED_TOLD: AtomicU64 = AtomicU64::new(0);
 
 struct Shared {
     class: Class,
+    kinds: Kinds,
     process: Process,
     views: Arc<Mutex<Vec<Route>>>,
     /// They were there before the tracer, which compares its counts with the kernel's in each of them at its end.
@@ -70,13 +81,13 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Before a case that may share a tracer of this class.
-pub fn allow(class: Class, case: &str) {
+/// Before a case that may share a tracer of this class with as many others.
+pub fn allow(class: Class, kinds: Kinds, cases: usize, case: &str) {
     *locked(&SHARING) = None;
-    let usable = |shared: &Shared| shared.class == class && !shared.process.has_ended();
+    let usable = |shared: &Shared| shared.class == class && shared.kinds == kinds && !shared.process.has_ended();
     if !locked(&SHARED).as_ref().is_some_and(usable) {
         finish();
-        let shared = Shared::start(class);
+        let shared = Shared::start(class, kinds, cases);
         *locked(&SHARED) = Some(shared);
     }
     *locked(&SHARING) = Some(case.to_owned());
@@ -140,10 +151,10 @@ pub fn skipped_lately() -> bool {
 pub fn view(namespace: &Namespace, args: &[&str]) -> Option<View> {
     let ["--event" | "-e", kinds] = args else { return None };
     let kinds: HashSet<String> = kinds.split(',').map(str::to_owned).collect();
-    let known: HashSet<&str> = KINDS.split(',').collect();
     locked(&SHARING).as_ref()?;
     let mut shared = locked(&SHARED);
     let shared = shared.as_mut()?;
+    let known: HashSet<&str> = shared.kinds.0.split(',').collect();
     let is_known = shared.taken.iter().any(|(taken, _)| taken.inode == namespace.inode);
     if !is_known || !kinds.iter().all(|kind| known.contains(&**kind)) || !namespace.run(has_no_sockets) {
         return None;
@@ -184,16 +195,15 @@ fn has_no_sockets() -> bool {
 }
 
 impl Shared {
-    fn start(class: Class) -> Self {
+    fn start(class: Class, kinds: Kinds, cases: usize) -> Self {
         let mut command = socklife();
-        command.args(["trace", "-o", "json", "--hooks", class.name(), "--event", KINDS]);
+        command.args(["trace", "-o", "json", "--hooks", class.name(), "--event", kinds.0]);
         let views = Arc::<Mutex<Vec<Route>>>::default();
         let to = Arc::clone(&views);
-        let fresh = (0..SPARE + crate::cases::SHARING.len())
-            .map(|_| Namespace::made())
-            .collect();
+        let fresh = (0..SPARE + cases).map(|_| Namespace::made()).collect();
         Self {
             class,
+            kinds,
             process: Process::spawn(command, Arc::default(), move |lost, line| route(&to, lost, line)),
             views,
             fresh,
@@ -215,6 +225,13 @@ fn route(views: &Mutex<Vec<Route>>, lost: &Lines, line: String) {
             view.to.push(line.clone());
         }
         lost.push(line);
+        return;
+    }
+    // A zombie's: it has no socket any more. Whoever looks on is told.
+    if kind == "finding" && !line.contains("\"netns\":") {
+        for view in views.iter().filter(|view| view.begun && view.kinds.contains(kind)) {
+            view.to.push(line.clone());
+        }
         return;
     }
     let mut ended = None;

@@ -25,7 +25,7 @@ pub fn connections(class: Class) {
         let says = ask(&mut idle);
         (idle, says)
     });
-    let tracer = Tracer::start(class, &namespace, &["-e", KINDS]);
+    let tracer = Tracer::start(class, &namespace, &["-e", &format!("{KINDS},exited")]);
     let fd = client.as_raw_fd();
     // The child that serves it sees the end, and ends; no event told of it before.
     let child = i32::try_from(killed["pid"].as_u64().unwrap()).unwrap();
