@@ -52,14 +52,15 @@ impl Task {
         }
     }
 
-    /// The same, and nobody where it is one of the kernel's own threads, which works for others (io_uring, before 5.12).
+    /// The same, and nobody where it is one of the kernel's own threads, which works for others: io_uring's before 5.12,
+    /// and those that let go of files which somebody else gave up.
     #[inline(always)]
-    pub fn of_user() -> Self {
+    pub fn if_user(self) -> Self {
         const PF_KTHREAD: u32 = 0x0020_0000;
         if current_task().get(off!(task_flags)) & PF_KTHREAD != 0 {
             Self::NONE
         } else {
-            Self::current()
+            self
         }
     }
 

@@ -80,6 +80,9 @@ pub trait Describe {
     /// What the event means, for the documentation.
     const MEANING: &'static str;
 
+    /// Which task it names, and when not; `None` where it never names one.
+    const TASK: Option<&'static str>;
+
     /// The fields it adds to the JSON line.
     const FIELDS: &'static [FieldDoc];
 
@@ -88,6 +91,19 @@ pub trait Describe {
 
     /// Writes what stands behind the four-tuple in text.
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result;
+}
+
+/// What a kind of event says of itself.
+#[derive(Debug)]
+pub struct Documented {
+    /// The kind.
+    pub kind: Kind,
+    /// See [`Describe::MEANING`].
+    pub meaning: &'static str,
+    /// See [`Describe::TASK`].
+    pub task: Option<&'static str>,
+    /// See [`Describe::FIELDS`].
+    pub fields: &'static [FieldDoc],
 }
 
 macro_rules! details {
@@ -123,9 +139,14 @@ macro_rules! details {
             }
         }
 
-        /// Each kind with its meaning and its fields.
-        pub const DOCUMENTED: &[(Kind, &str, &[FieldDoc])] = &[
-            $((Kind::$name, <abi::$name as Describe>::MEANING, <abi::$name as Describe>::FIELDS),)*
+        /// What each kind says of itself.
+        pub const DOCUMENTED: &[Documented] = &[
+            $(Documented {
+                kind: Kind::$name,
+                meaning: <abi::$name as Describe>::MEANING,
+                task: <abi::$name as Describe>::TASK,
+                fields: <abi::$name as Describe>::FIELDS,
+            },)*
         ];
     };
 }
@@ -316,7 +337,7 @@ mod tests {
     use serde::{Serializer as _, ser::SerializeMap as _};
     use socklife_abi::step;
 
-    use super::{DOCUMENTED, Detail, Envelope, Event, Kind, abi};
+    use super::{DOCUMENTED, Detail, Documented, Envelope, Event, Kind, abi};
 
     const QUEUES: abi::Queues = abi::Queues {
         listener: 1,
@@ -575,7 +596,7 @@ mod tests {
 
     #[test]
     fn every_field_is_documented_and_every_documented_field_is_written() {
-        for (kind, _, fields) in DOCUMENTED {
+        for Documented { kind, fields, .. } in DOCUMENTED {
             // An end by exit, one by a signal, and a call without an sk_buff.
             let written: BTreeMap<_, _> = [256, 9, 0]
                 .into_iter()

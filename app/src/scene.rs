@@ -19,6 +19,20 @@ pub use holders::holders;
 /// How long a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Everything that a connection can meet, in a namespace of one's own, over IPv4.
+pub fn all() -> Result<()> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    connection(loopback, loopback)?;
+    holders(loopback)?;
+    refused()?;
+    peer::prepare()?;
+    queues::full_accept_queue(loopback)?;
+    queues::cookies(loopback)?;
+    queues::synack_again(loopback)?;
+    data::no_room(loopback)?;
+    data::timers(loopback)
+}
+
 /// One connection from bind to close, with a line each way; the client closes first.
 pub fn connection(listen: IpAddr, connect: IpAddr) -> Result<()> {
     let listener =

@@ -364,16 +364,14 @@ async fn stream<S: Sink>(
         Some(balance) => balance.borrow_mut().look(&tracer.counters, losses)?,
         None => Vec::new(),
     };
+    tracer.counters.read_into(losses)?;
     // What was sent before the end belongs to it.
     let (mut ring, mut counters) = tracer.detach();
     while drain(&mut ring, sink, passed) != Drained::Everything {}
-    counters.read_into(losses)?;
+    counters.read_after_end_into(losses)?;
     if let Some(balance) = &check.balance {
-        for event in counters.look()? {
-            sink.event(event, passed);
-        }
+        counters.settle()?;
         unbalanced.extend(balance.borrow().close(&mut counters, losses)?);
-        counters.read_into(losses)?;
     }
     let mut news = second.map(|(news, _)| news).unwrap_or_default();
     news.extend(told.news(losses));

@@ -19,6 +19,7 @@ mod skb;
 mod skb_allocs;
 mod sockets;
 mod sockets_queues;
+mod tasks;
 mod trouble;
 mod unseen;
 
@@ -48,6 +49,7 @@ pub const SHARING: &[(&str, Case)] = &[
     ("data_drops_last_hop", data::drops::last_hop),
     ("data_drops_nothing", data::drops::nothing_dropped),
     ("data_resets", data::resets::aborted),
+    ("data_resets_by_timer", data::resets::by_timer),
     ("data_resent", data::resent::unanswered),
     ("data_window_stalled", data::window::stalled),
     ("data_window_waits", data::window::waits),
@@ -69,6 +71,8 @@ pub const SHARING: &[(&str, Case)] = &[
     ("queues_defer_accept", queues::varieties::defer_accept),
     ("queues_mapped", queues::varieties::mapped),
     ("queues_reuseport", queues::varieties::reuseport),
+    ("queues_accept_fails", queues::waiting::accept_fails),
+    ("queues_dead", queues::waiting::dead),
 ];
 
 /// What depends on hooks and may share a tracer of who holds sockets.
@@ -86,6 +90,7 @@ pub const HOLDING: &[(&str, Case)] = &[
     ("handoff_bound_then_forked", handoff::models::bound_then_forked),
     ("handoff_child_without_it", handoff::models::child_without_it),
     ("findings_helper", handoff::findings::helper),
+    ("queues_no_child", queues::waiting::no_child),
 ];
 
 /// What depends on hooks.
@@ -96,6 +101,7 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("unseen_handshakes", unseen::handshakes),
     ("unseen_children", unseen::children),
     ("waiting_already", accept::waiting_already),
+    ("bystanders", tasks::bystanders),
     ("filters", filters::each),
     ("filter_pid", filters::pid),
     ("doctor", rungs::doctor),
@@ -103,9 +109,6 @@ pub const EACH_CLASS: &[(&str, Case)] = &[
     ("queues_forged_cookie", queues::cookies::forged_cookie),
     ("queues_cookie_overflow", queues::cookies::cookie_overflow),
     ("queues_older", queues::syn_queue::older),
-    ("queues_accept_fails", queues::waiting::accept_fails),
-    ("queues_dead", queues::waiting::dead),
-    ("queues_no_child", queues::waiting::no_child),
     ("queues_uring", queues::uring::accepts),
     ("queues_before", queues::accept_queue::before),
     ("handoff_older", handoff::older::connections),

@@ -2,7 +2,7 @@
 //!
 //! A table stands between `<!-- name -->` and `<!-- /name -->` and has the columns kernel, trials and why. A kernel is a
 //! series, `native`, `native-locked` (this machine where it is locked down) or `*`, or several with commas between; trials
-//! are names in which `*` stands for anything, with commas between.
+//! are names in which `*` stands for anything, with commas between; `!` before one leaves it out.
 
 use std::fs;
 
@@ -33,7 +33,14 @@ impl DocTable {
 
     /// Whether a row of a kernel that has these names has this trial.
     pub fn has(&self, kernels: &[&str], trial: &str) -> bool {
-        self.0.iter().any(|row| row.is_of(kernels) && glob(&row.trials, trial))
+        let (mut named, mut left_out) = (false, false);
+        for row in self.0.iter().filter(|row| row.is_of(kernels)) {
+            match row.trials.strip_prefix('!') {
+                Some(pattern) => left_out |= glob(pattern, trial),
+                None => named |= glob(&row.trials, trial),
+            }
+        }
+        named && !left_out
     }
 
     /// Whether there is a row of a kernel that has these names.
@@ -131,6 +138,17 @@ mod tests {
         assert!(!table.has(&["5.10"], "fentry::a"));
         assert!(table.has(&["6.1"], "any::black_hole"));
         assert!(!table.has(&["6.1"], "any::a"));
+    }
+
+    #[test]
+    fn what_is_left_out_is_left_out_whichever_row_names_it() {
+        let table = table(&TEXT.replace(
+            "| native-locked | `kprobe::*`",
+            "| native-locked | `kprobe::*`, `!*::filters`",
+        ));
+        let table = table.expect("a table");
+        assert!(table.has(&["native-locked"], "kprobe::a"));
+        assert!(!table.has(&["native-locked"], "kprobe::filters"));
     }
 
     #[test]

@@ -47,6 +47,12 @@ impl Missed {
         Self::Outcome,
     ];
 
+    /// Whether it tells of what nobody saw when it came.
+    #[must_use]
+    pub const fn is_unseen(self) -> bool {
+        matches!(self, Self::End | Self::Outcome)
+    }
+
     /// The name in output.
     #[must_use]
     pub const fn name(self) -> &'static str {

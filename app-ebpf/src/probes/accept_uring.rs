@@ -36,7 +36,7 @@ pub fn accept_uring_raw_tp(context: RawTracePointContext) -> i32 {
         && accept_failed::is_failure(result)
         && let Some(listener) = sock_of_file(req.follow(off!(uring_file)))
     {
-        accept_failed::failed_at(listener, -1, result, Task::of_user(), via);
+        accept_failed::failed_at(listener, -1, result, Task::current().if_user(), via);
     }
     0
 }
@@ -47,6 +47,6 @@ pub fn accept_uring_raw_tp(context: RawTracePointContext) -> i32 {
 fn accepted(child: Sock<Probe>, fd: i32, via: Program) {
     let life = lives::of(child.key(), lives::cookie(child.key()));
     if life.queued != 0 && life.accepted != lives::ACCEPTED && child.is_grafted() {
-        accept::accepted_by::<Probe, Probe>(child, None, fd, Task::of_user(), via);
+        accept::accepted_by::<Probe, Probe>(child, None, fd, Task::current().if_user(), via);
     }
 }

@@ -318,7 +318,11 @@ twice_at_each!(tracepoint(TracePointContext) call_closes_range:
 #[kprobe]
 pub fn release_kprobe(context: ProbeContext) -> u32 {
     let socket = file(Registers::of(&context).arg(arg!(release_socket)));
-    released(socket.follow(off!(socket_sk)), Program::ReleaseKprobe, Task::current());
+    released(
+        socket.follow(off!(socket_sk)),
+        Program::ReleaseKprobe,
+        Task::current().if_user(),
+    );
     0
 }
 
@@ -328,7 +332,7 @@ pub fn release_cgroup(context: SockContext) -> i32 {
     released(
         Obj::new(context.as_ptr().cast()),
         Program::ReleaseCgroup,
-        Task::walked(),
+        Task::walked().if_user(),
     );
     1
 }

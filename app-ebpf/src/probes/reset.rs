@@ -14,10 +14,24 @@ use socklife_abi::{
 use crate::{
     args::{Registers, arg, slot, tracepoint_slot},
     emit::Subject,
+    lives,
     mem::{Mem as _, Obj, Probe},
     packet::{RST, Segment},
+    probes::waiting,
+    sock::Sock,
     task::Task,
 };
+
+/// Who gives a connection up: the process in whose call that happens, which holds the socket, or closes the listener over
+/// it. A timer gives up, too (keepalive, orphans without memory), whoever it interrupts.
+#[inline(always)]
+fn who_gives_up(sock: Sock<Probe>) -> Task {
+    if sock.owned_by_user() || waiting::is_closing(lives::of(sock.key(), lives::cookie(sock.key())).listener) {
+        Task::current()
+    } else {
+        Task::NONE
+    }
+}
 
 #[inline(always)]
 fn sent(sk: u64, skb: u64, reason: u32, via: Program) {
@@ -28,8 +42,7 @@ fn sent(sk: u64, skb: u64, reason: u32, via: Program) {
     };
     let sock = Probe::tcp(sk as *const u8);
     let subject = match (sock, &segment) {
-        // What it gives up itself, a process does.
-        (Some(sock), None) => Subject::new(sock, via, Task::current()),
+        (Some(sock), None) => Subject::new(sock, via, who_gives_up(sock)),
         // A listener answers for connections that it does not have.
         (Some(sock), Some(segment)) if sock.state() == state::LISTEN => {
             Subject::with_tuple(sock, segment.tuple, via, Task::NONE)

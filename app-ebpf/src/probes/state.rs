@@ -292,11 +292,7 @@ fn listener_closes(subject: &mut Subject, oldstate: u32, owned: bool) -> bool {
         return true;
     }
     let life = subject.life();
-    if life.queued == 0 || life.accepted != 0 || life.listener == 0 {
-        return false;
-    }
-    // SAFETY: a word.
-    if unsafe { CLOSING.get(thread()) }.copied() != Some(life.listener) {
+    if life.queued == 0 || life.accepted != 0 || !waiting::is_closing(life.listener) {
         return false;
     }
     let nobody = subject.envelope;
@@ -470,8 +466,7 @@ fn destroyed(arguments: *const u64, via: Program) -> i32 {
     unclosed(key, via);
     lives::forget(key);
     skbs::closed(key);
-    // SAFETY: a word.
-    if unsafe { CLOSING.get(thread()) }.copied() == Some(key) {
+    if waiting::is_closing(key) {
         let _ = CLOSING.remove(thread());
     }
     0

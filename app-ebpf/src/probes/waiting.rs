@@ -34,6 +34,13 @@ pub struct Dead {
     pub reserved2: u32,
 }
 
+/// Whether this thread is closing that listener.
+#[inline(always)]
+pub fn is_closing(listener: u64) -> bool {
+    // SAFETY: a word.
+    listener != 0 && unsafe { CLOSING.get(thread()) }.copied() == Some(listener)
+}
+
 /// A child's state changes, and nobody saw accept(2) take it. It may still be on its way out of that call: then this is
 /// taken back.
 #[inline(always)]
@@ -106,11 +113,7 @@ pub fn destroyed(key: u64, via: Program) {
     };
     let _ = DEAD.remove(key);
     let life = lives::of(key, dead.cookie);
-    if life.accepted != 0 || life.listener == 0 {
-        return;
-    }
-    // SAFETY: a word.
-    if unsafe { CLOSING.get(thread()) }.copied() != Some(life.listener) {
+    if life.accepted != 0 || !is_closing(life.listener) {
         return;
     }
     let tuple = Tuple {

@@ -7,7 +7,6 @@ use std::{
     fmt::Write as _,
     fs,
     io::{self, Write as _},
-    net::{IpAddr, Ipv4Addr},
     process::ExitCode,
     sync::mpsc::{Receiver, Sender, channel},
     thread::{self, ScopedJoinHandle},
@@ -272,21 +271,8 @@ fn play(ready: &Sender<Result<u32, String>>, go: &Receiver<()>) -> Result<()> {
     }
     match stage {
         Some(stage) => stage.play(),
-        None => scenes(),
+        None => scene::all(),
     }
-}
-
-fn scenes() -> Result<()> {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    scene::connection(loopback, loopback)?;
-    scene::holders(loopback)?;
-    scene::refused()?;
-    scene::peer::prepare()?;
-    scene::queues::full_accept_queue(loopback)?;
-    scene::queues::cookies(loopback)?;
-    scene::queues::synack_again(loopback)?;
-    scene::data::no_room(loopback)?;
-    scene::data::timers(loopback)
 }
 
 fn observe(

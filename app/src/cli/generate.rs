@@ -10,7 +10,7 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 
 use crate::{
-    event::{DOCUMENTED, ENVELOPE_FIELDS, FieldDoc, LOST_FIELDS},
+    event::{DOCUMENTED, Documented, ENVELOPE_FIELDS, FieldDoc, LOST_FIELDS},
     view::{drops, queues, skb_allocs, sockets},
 };
 
@@ -48,8 +48,18 @@ fn events() -> Result<String> {
          ## Every event\n\n",
     );
     table(&mut out, ENVELOPE_FIELDS)?;
-    for (kind, meaning, fields) in DOCUMENTED {
+    for Documented {
+        kind,
+        meaning,
+        task,
+        fields,
+    } in DOCUMENTED
+    {
         writeln!(out, "\n## `{}`\n\n{meaning}\n", kind.name())?;
+        match task {
+            Some(task) => writeln!(out, "Task (`pid`, `tid`, `comm`, `uid`): {task}.\n")?,
+            None => writeln!(out, "It names no task.\n")?,
+        }
         if fields.is_empty() {
             writeln!(out, "No fields of its own.")?;
         } else {

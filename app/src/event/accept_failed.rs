@@ -13,6 +13,8 @@ impl Describe for AcceptFailed {
     const MEANING: &'static str = "accept(2) failed, and not for want of a connection (EAGAIN, EINTR). Whoever waits in \
                                    the accept queue goes on waiting. The queues are the listener's; absent where the \
                                    socket is none.";
+    const TASK: Option<&'static str> =
+        Some("the one that called accept(2); absent where it was a kernel thread of io_uring (before 5.12)");
     const FIELDS: &'static [FieldDoc] = queue_fields!(
         (
             "errno",

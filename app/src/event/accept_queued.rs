@@ -22,6 +22,7 @@ fn by(queued: &AcceptQueued) -> Option<&'static str> {
 impl Describe for AcceptQueued {
     const MEANING: &'static str = "The handshake is done: the child left the SYN queue and waits in the accept queue. \
                                    With TCP Fast Open it is queued before the handshake ends.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!(
         ("half_open_ns", "time in the SYN queue, since `syn_queued`"),
         (

@@ -21,6 +21,7 @@ impl Describe for AcceptRefused {
     const MEANING: &'static str = "The final ACK of a handshake met a full accept queue. Told once for a connection; \
                                    how often it happened stands in `refusals` of its `accept_queued` or \
                                    `half_open_ended`.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!(
         ("half_open_ns", "since `syn_queued`"),
         (

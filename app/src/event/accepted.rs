@@ -22,6 +22,8 @@ fn end(errno: u32) -> &'static str {
 impl Describe for Accepted {
     const MEANING: &'static str = "accept(2) took the connection: `pid` and `tid` are the ones that called it. The \
                                    queues are the listener's, without this child.";
+    const TASK: Option<&'static str> =
+        Some("the one that called accept(2); absent where it was a kernel thread of io_uring (before 5.12)");
     const FIELDS: &'static [FieldDoc] = queue_fields!(
         ("accept_wait_ns", "time in the accept queue, since `accept_queued`"),
         ("fd", "the new file descriptor, where the hook can know it"),

@@ -59,6 +59,9 @@ fn bytes_out(closed: &Closed) -> u64 {
 impl Describe for Closed {
     const MEANING: &'static str = "The connection is over for this end: its socket is in CLOSE (what may remain is a \
                                    timewait sock). Once for each end, and only for what was a connection.";
+    const TASK: Option<&'static str> = Some(
+        "the one in whose call the socket got to CLOSE: by close(2), or because the end came in while that call held the socket; absent where it came in softirq",
+    );
     const FIELDS: &'static [FieldDoc] = &[
         (
             "lifetime_ns",

@@ -10,6 +10,7 @@ use super::{
 
 impl Describe for Connect {
     const MEANING: &'static str = "connect(2) has the four-tuple complete and is about to send the SYN.";
+    const TASK: Option<&'static str> = Some("the one that called connect(2), or wrote with TCP Fast Open");
     const FIELDS: &'static [FieldDoc] = OPENED_FIELDS;
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {

@@ -7,6 +7,8 @@ use super::{Describe, FieldDoc, Millis, known, names::Errno};
 
 impl Describe for ConnectFailed {
     const MEANING: &'static str = "A connect ended without a connection.";
+    const TASK: Option<&'static str> =
+        Some("the one in whose call the attempt ended; absent where it ended in softirq");
     const FIELDS: &'static [FieldDoc] = &[
         (
             "errno",

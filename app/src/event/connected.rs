@@ -7,6 +7,9 @@ use super::{Describe, FieldDoc, Millis, known};
 
 impl Describe for Connected {
     const MEANING: &'static str = "The connecting side finished the handshake.";
+    const TASK: Option<&'static str> = Some(
+        "the one in whose call the SYN-ACK was taken, which is the one that connects; absent where that was in softirq",
+    );
     const FIELDS: &'static [FieldDoc] = &[("handshake_ns", "since `connect`")];
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {

@@ -11,6 +11,7 @@ use super::{
 impl Describe for CookieAccepted {
     const MEANING: &'static str = "An ACK brought back a valid SYN cookie: the connection that nobody remembered is \
                                    there, and `accept_queued` tells of it next.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!();
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {

@@ -11,6 +11,7 @@ use super::{
 impl Describe for CookieRejected {
     const MEANING: &'static str = "An ACK to a listener that had sent SYN cookies carried none that is valid: forged, \
                                    too old, or a stray. The kernel answers with a reset.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!();
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {

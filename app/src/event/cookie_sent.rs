@@ -11,6 +11,7 @@ use super::{
 impl Describe for CookieSent {
     const MEANING: &'static str = "A SYN was answered with a SYN cookie, because the SYN queue was full or because \
                                    `net.ipv4.tcp_syncookies` is 2. Nothing was queued, so there is no `cookie` yet.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!();
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {

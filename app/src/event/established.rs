@@ -8,6 +8,7 @@ use super::{Describe, FieldDoc};
 impl Describe for Established {
     const MEANING: &'static str = "The accepting side finished the handshake: the connection waits for accept(2). Runs in softirq, so it \
                                    names no process.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[];
 
     fn json<M: SerializeMap>(&self, _map: &mut M) -> Result<(), M::Error> {

@@ -8,6 +8,7 @@ use super::{Describe, FieldDoc};
 impl Describe for Exited {
     const MEANING: &'static str =
         "A process that holds sockets ends: its last thread does. What it still has is closed.";
+    const TASK: Option<&'static str> = Some("the one that ends");
     const FIELDS: &'static [FieldDoc] = &[
         ("status", "the exit code; absent after a signal"),
         ("signal", "the signal that ended it, by number"),

@@ -7,6 +7,7 @@ use super::{Describe, FieldDoc, holder::fd};
 
 impl Describe for FdClosed {
     const MEANING: &'static str = "A process has one descriptor of the socket less: by close(2) or one of its kin, by execve(2), or because it ended.";
+    const TASK: Option<&'static str> = Some("the one that had the descriptor");
     const FIELDS: &'static [FieldDoc] = &[
         ("fd", "the descriptor, where it is known"),
         (

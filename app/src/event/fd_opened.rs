@@ -7,6 +7,7 @@ use super::{Describe, FieldDoc, holder::fd, names::numbered};
 
 impl Describe for FdOpened {
     const MEANING: &'static str = "A process has one more descriptor of the socket.";
+    const TASK: Option<&'static str> = Some("the one that has the descriptor");
     const FIELDS: &'static [FieldDoc] = &[
         ("fd", "the descriptor"),
         (

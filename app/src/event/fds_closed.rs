@@ -7,6 +7,7 @@ use super::{Describe, FieldDoc};
 
 impl Describe for FdsClosed {
     const MEANING: &'static str = "close_range(2) of a process that holds sockets; `fd_closed` tells which.";
+    const TASK: Option<&'static str> = Some("the one that called close_range(2)");
     const FIELDS: &'static [FieldDoc] = &[("first", "the first descriptor"), ("last", "the last")];
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {

@@ -12,6 +12,7 @@ use super::{
 impl Describe for Finding {
     const MEANING: &'static str =
         "Something is wrong with who holds a socket, and has been so for a second, or a process ended so.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[
         (
             "finding",

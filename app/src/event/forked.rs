@@ -8,6 +8,7 @@ use super::{Describe, FieldDoc};
 impl Describe for Forked {
     const MEANING: &'static str =
         "A process that holds sockets made another; `inherited` tells which sockets. `pid` is the parent.";
+    const TASK: Option<&'static str> = Some("the parent");
     const FIELDS: &'static [FieldDoc] = &[
         ("child", "the new process"),
         (

@@ -11,6 +11,7 @@ use super::{
 
 impl Describe for HalfOpenEnded {
     const MEANING: &'static str = "A half-open connection ended without a handshake, and left the SYN queue.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!(
         ("half_open_ns", "since `syn_queued`"),
         (

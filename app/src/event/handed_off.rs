@@ -12,6 +12,7 @@ use super::{
 
 impl Describe for HandedOff {
     const MEANING: &'static str = "Another process uses the socket now: it read or wrote where the last one to do so was another, or has had it alone for a second after one that did nothing with it; of a listener, it accepts, and nobody else does. `from` is who used it before, or opened it. Who lets go hands it to nobody.";
+    const TASK: Option<&'static str> = Some("the one that uses the socket now");
     const FIELDS: &'static [FieldDoc] = &[
         ("from", "who had it: an object with `pid`, `comm` and `fd`"),
         ("to", "who has it now: likewise"),

@@ -10,6 +10,7 @@ use super::{
 
 impl Describe for Inherited {
     const MEANING: &'static str = "fork(2) gave a child a copy of the descriptor: both hold the socket now. One line for each socket, at most 16 for each fork. `pid` is the parent.";
+    const TASK: Option<&'static str> = Some("the parent");
     const FIELDS: &'static [FieldDoc] = &[
         ("child", "the new process"),
         ("fd", "the descriptor, where it is known"),

@@ -28,6 +28,7 @@ impl Describe for Listener {
     const MEANING: &'static str = "What the kernel side has counted of a listener since the start of the trace, and its \
                                    queues when they last changed. It comes where single events were held back (see \
                                    `lost`), once a second and at the end; the events in between are part of it.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!(
         ("syn_queued_total", "SYNs that joined the SYN queue"),
         ("cookie_sent_total", "SYNs that were answered with a cookie"),

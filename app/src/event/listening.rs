@@ -8,6 +8,7 @@ use super::{Describe, FieldDoc, holder::fd};
 impl Describe for Listening {
     const MEANING: &'static str = "listen(2) succeeded: the socket is a listener, or an existing listener got another \
                                    backlog.";
+    const TASK: Option<&'static str> = Some("the one that called listen(2)");
     const FIELDS: &'static [FieldDoc] = &[
         ("backlog_asked", "the backlog that listen(2) was called with"),
         (

@@ -8,6 +8,7 @@ use super::{Describe, FieldDoc, Millis, known};
 impl Describe for NeverAccepted {
     const MEANING: &'static str = "The listener was closed over a connection that waited in its accept queue: the peer \
                                    gets a reset. `pid` is the process that closed the listener.";
+    const TASK: Option<&'static str> = Some("the one that closed the listener");
     const FIELDS: &'static [FieldDoc] = &[
         ("listener", "cookie of the listener"),
         ("accept_wait_ns", "time in the accept queue, since `accept_queued`"),

@@ -8,6 +8,7 @@ use crate::kernel::reasons;
 
 impl Describe for RcvqFull {
     const MEANING: &'static str = "A segment found no room in the socket that it was for: its process does not read.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[
         (
             "reason",

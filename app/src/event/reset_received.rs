@@ -7,6 +7,7 @@ use super::{Describe, FieldDoc, names::state};
 
 impl Describe for ResetReceived {
     const MEANING: &'static str = "A RST came, and ends the connection.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[
         ("state", "of the socket before"),
         ("unread", "bytes that were received and not read"),

@@ -9,6 +9,9 @@ use crate::kernel::reasons;
 impl Describe for ResetSent {
     const MEANING: &'static str =
         "A RST was sent: to a segment that does not fit, or because this end gives the connection up.";
+    const TASK: Option<&'static str> = Some(
+        "the one in whose call this end gave the connection up; absent where the RST answers a segment, and where a timer gave up (keepalive, an orphan)",
+    );
     const FIELDS: &'static [FieldDoc] = &[
         (
             "reason",

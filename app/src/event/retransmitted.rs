@@ -10,6 +10,7 @@ use super::{
 
 impl Describe for Retransmitted {
     const MEANING: &'static str = "A segment was sent again.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[
         ("seq", "its sequence number"),
         (

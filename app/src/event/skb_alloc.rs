@@ -15,6 +15,7 @@ use crate::kernel::symbols;
 impl Describe for SkbAlloc {
     const MEANING: &'static str = "An `sk_buff` was allocated for the connection, or one that was allocated elsewhere is \
                                    known to be the connection's. Told only where it is asked for.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[
         (
             "skb",

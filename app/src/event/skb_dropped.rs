@@ -11,6 +11,7 @@ use crate::kernel::{reasons, symbols};
 
 impl Describe for SkbDropped {
     const MEANING: &'static str = "A segment was dropped. Its four-tuple is that of its headers where no socket is known; this end is the receiver's.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[
         (
             "reason",

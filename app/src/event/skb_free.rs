@@ -11,6 +11,7 @@ use crate::kernel::symbols;
 
 impl Describe for SkbFree {
     const MEANING: &'static str = "An `sk_buff` of the connection is gone. Told only where it is asked for.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[
         ("skb", "its number, as in `skb_alloc`"),
         (

@@ -33,6 +33,8 @@ impl Describe for SkbStep {
     const MEANING: &'static str = "A step of a segment that is followed through the layers (`socklife skb`): what a function \
                                    of the kernel, or a tracepoint, saw of its sk_buff. `trace` shows it only where it is named \
                                    (`-e skb_step`). `laddr` is the sender on the way down, and the receiver on the way up.";
+    const TASK: Option<&'static str> =
+        Some("the one that wrote, read, or in whose call the segment was passed down; absent elsewhere");
     const FIELDS: &'static [FieldDoc] = &[
         (
             "segment",

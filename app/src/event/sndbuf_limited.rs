@@ -7,6 +7,7 @@ use super::{Describe, FieldDoc, Millis, known, names::Errno};
 
 impl Describe for SndbufLimited {
     const MEANING: &'static str = "A writer had to wait for room in the send buffer, or was told to come again.";
+    const TASK: Option<&'static str> = Some("the one that waits");
     const FIELDS: &'static [FieldDoc] = &[
         ("waited_ns", "how long it waited; told when the wait is over"),
         (

@@ -9,6 +9,7 @@ impl Describe for State {
     const MEANING: &'static str = "The socket's TCP state changed (`sock:inet_sock_set_state`). The birth of a child, \
                                    LISTEN → SYN_RECV, is left out: up to 6.12 the kernel shows the listener's \
                                    four-tuple there.";
+    const TASK: Option<&'static str> = Some("the one in whose call the state changed; absent in softirq");
     const FIELDS: &'static [FieldDoc] = &[
         ("oldstate", "the state that ends, by the kernel's name"),
         ("newstate", "the state that begins"),

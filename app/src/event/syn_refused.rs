@@ -12,6 +12,7 @@ use super::{
 impl Describe for SynRefused {
     const MEANING: &'static str = "A SYN was dropped: the client hears nothing and sends it again. `docs/queues.md` has \
                                    each cause with its remedy.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!((
         "cause",
         "`accept_queue_full`, `syn_queue_full`, `max_syn_backlog`, `no_memory`, or `other`"

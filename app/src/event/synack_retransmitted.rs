@@ -10,6 +10,7 @@ use super::{
 
 impl Describe for SynackRetransmitted {
     const MEANING: &'static str = "A SYN-ACK was sent again: no final ACK came, or it met a full accept queue.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!(
         ("half_open_ns", "since `syn_queued`"),
         ("retransmit", "which retransmission; 1 is the first"),

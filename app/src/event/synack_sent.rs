@@ -10,6 +10,7 @@ use super::{
 
 impl Describe for SynackSent {
     const MEANING: &'static str = "The first SYN-ACK of a half-open connection.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!();
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {

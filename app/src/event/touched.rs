@@ -8,6 +8,7 @@ use super::{Describe, FieldDoc, holder::opened, names::numbered};
 impl Describe for Touched {
     const MEANING: &'static str =
         "A process reads from the socket, or writes to it, where the last one to do so was another, or nobody.";
+    const TASK: Option<&'static str> = Some("the one that reads or writes");
     const FIELDS: &'static [FieldDoc] = &[
         ("what", "`read` or `write`"),
         (

@@ -8,6 +8,7 @@ use super::{Describe, FieldDoc};
 impl Describe for WindowStalled {
     const MEANING: &'static str =
         "The peer does not read: its window has no room for what waits to be sent, and a window probe is due.";
+    const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[
         ("unsent", "bytes that were written and not sent"),
         ("window", "the window that the peer offered last, in bytes"),

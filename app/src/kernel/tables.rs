@@ -51,6 +51,8 @@ pub struct Tables {
     found: [u64; MISSED],
     /// The same by namespace.
     found_in: HashMap<u32, Book>,
+    /// Connections that were there at the last look and ended while hooks were detached, by phase.
+    stood: HashMap<u32, [u64; 5]>,
 }
 
 /// What walks the tables of sockets.
@@ -87,6 +89,7 @@ impl Tables {
             events,
             found: [0; MISSED],
             found_in: HashMap::new(),
+            stood: HashMap::new(),
         })
     }
 
@@ -135,13 +138,14 @@ impl Tables {
 
     /// How many connections the last look found in each phase, by network namespace.
     pub fn standing(&self) -> Result<HashMap<u32, [u64; 5]>> {
-        self.standing
-            .iter()
-            .map(|entry| {
-                let (netns, bytes) = entry.context("cannot read what stands")?;
-                Ok((netns, pod_read_unaligned(&bytes)))
-            })
-            .collect()
+        let mut standing = self.stood.clone();
+        for entry in self.standing.iter() {
+            let (netns, bytes) = entry.context("cannot read what stands")?;
+            let phases: [u64; 5] = pod_read_unaligned(&bytes);
+            let sums = standing.entry(netns).or_default();
+            sums.iter_mut().zip(phases).for_each(|(sum, count)| *sum += count);
+        }
+        Ok(standing)
     }
 
     /// How often looking has found what is counted in this slot.
@@ -167,12 +171,8 @@ impl Tables {
     /// Looks for connections and listeners that are gone, takes them out, and tells of them.
     pub fn look(&mut self) -> Result<Vec<Event>> {
         let mut events = self.graves()?;
+        self.none_stands();
         let Some(looks) = &self.looks else { return Ok(events) };
-        let old: Vec<u32> = self.standing.keys().filter_map(Result::ok).collect();
-        for netns in old {
-            // Nobody else takes it out.
-            let _ = self.standing.remove(&netns);
-        }
         let (lives, listeners) = (looks.lives.read()?, looks.listeners.read()?);
         for Gone { key, life } in lives.chunks_exact(size_of::<Gone>()).map(pod_read_unaligned) {
             let still = self
@@ -199,6 +199,28 @@ impl Tables {
             }
         }
         Ok(events)
+    }
+
+    /// Counts what stands, and with it what is gone by now and was there when the last look was taken.
+    pub fn settle(&mut self) -> Result<()> {
+        self.none_stands();
+        let Some(looks) = &self.looks else { return Ok(()) };
+        let gone = looks.lives.read()?;
+        for Gone { life, .. } in gone.chunks_exact(size_of::<Gone>()).map(pod_read_unaligned) {
+            let phases = self.stood.entry(life.netns).or_default();
+            if let Some(count) = phases.get_mut(usize::from(life.phase)) {
+                *count += 1;
+            }
+        }
+        Ok(())
+    }
+
+    fn none_stands(&mut self) {
+        let old: Vec<u32> = self.standing.keys().filter_map(Result::ok).collect();
+        for netns in old {
+            // Nobody else takes it out.
+            let _ = self.standing.remove(&netns);
+        }
     }
 
     fn note(&mut self, life: &Life) {

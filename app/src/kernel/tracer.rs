@@ -18,7 +18,7 @@ use aya_log::EbpfLogger;
 use bytemuck::Zeroable as _;
 use socklife_abi::{
     config::Filter,
-    counter::{Counter, MISSED},
+    counter::{Counter, Missed},
     event::{KINDS, Kind, TOTALS, Total},
     program::Program,
     queued::Record as _,
@@ -180,6 +180,11 @@ impl Counters {
         self.tables.look()
     }
 
+    /// Once nothing is attached any more: counts what stands. What is gone since the last look ended after the end.
+    pub fn settle(&mut self) -> Result<()> {
+        self.tables.settle()
+    }
+
     /// What was counted of the connections of each network namespace, by inode.
     pub fn books(&self) -> Result<HashMap<u32, Book>> {
         self.tables.books()
@@ -193,17 +198,31 @@ impl Counters {
     /// Brings the totals up to date.
     pub fn read_into(&self, losses: &Losses) -> Result<()> {
         for slot in 0..KINDS {
-            losses.set_ring(slot, self.counts.sum(Counter::Lost(slot)));
-            losses.set_sampled(slot, self.counts.sum(Counter::Held(slot)));
             losses.set_unseen(slot, self.counts.sum(Counter::Unseen(slot)));
         }
-        for slot in 0..MISSED {
-            let found = self.tables.found(slot);
-            losses.set_kernel(slot, self.counts.sum(Counter::Missed(slot)) + found);
+        for missed in Missed::ALL.iter().filter(|missed| missed.is_unseen()) {
+            self.read_missed(*missed, losses);
+        }
+        self.read_after_end_into(losses)
+    }
+
+    /// The same once the end has come: what goes by while one hook after the other is detached is not unseen.
+    pub fn read_after_end_into(&self, losses: &Losses) -> Result<()> {
+        for slot in 0..KINDS {
+            losses.set_ring(slot, self.counts.sum(Counter::Lost(slot)));
+            losses.set_sampled(slot, self.counts.sum(Counter::Held(slot)));
+        }
+        for missed in Missed::ALL.iter().filter(|missed| !missed.is_unseen()) {
+            self.read_missed(*missed, losses);
         }
         let skipped = self.programs.iter().map(busy::skipped).sum::<io::Result<u64>>();
         losses.set_busy(skipped.context("cannot read the kernel's counters of programs")?);
         Ok(())
+    }
+
+    fn read_missed(&self, missed: Missed, losses: &Losses) {
+        let slot = missed as usize;
+        losses.set_kernel(slot, self.counts.sum(Counter::Missed(slot)) + self.tables.found(slot));
     }
 }
 

@@ -273,11 +273,12 @@ pub fn each(class: Class) {
     let port = listener.local_addr().unwrap().port().to_string();
     let tracer = skb(class, &namespace, &["--each", "--port", &port]);
     let (client, server, _) = namespace.run(move || exchange(&listener));
-    let (made, gone) = match class {
-        Class::Fentry | Class::Kprobe => (15, 15),
-        Class::Tracepoint => (5, 5),
+    // Handshake, request, answer, ends: without the ACKs that carry nothing, of which a slow machine sends more.
+    let (made, acks) = match class {
+        Class::Fentry | Class::Kprobe => (11, 4),
+        Class::Tracepoint => (5, 0),
     };
-    tracer.wait_for("skb_free", gone);
+    tracer.wait_for("skb_free", made + acks);
     let events = tracer.stop();
     events.assert_whole();
     let of = |kind: &str| -> Vec<&Value> {
@@ -286,7 +287,15 @@ pub fn each(class: Class) {
             .collect()
     };
     let (allocated, freed) = (of("skb_alloc"), events.of("skb_free"));
-    assert_eq!((allocated.len(), freed.len()), (made, gone), "{:#?}", events.all);
+    assert_eq!(allocated.len(), freed.len(), "{:#?}", events.all);
+    let is_ack = |event: &&&Value| {
+        event["caller"]
+            .as_str()
+            .is_some_and(|caller| caller.contains("tcp_send_ack"))
+    };
+    let carry_nothing = allocated.iter().filter(is_ack).count();
+    assert_eq!(allocated.len() - carry_nothing, made, "{:#?}", events.all);
+    assert!((acks..=acks + 2).contains(&carry_nothing), "{:#?}", events.all);
     for event in allocated {
         let end = freed
             .iter()

@@ -13,6 +13,9 @@ use super::say;
 /// How this binary is told to be a helper.
 pub const FLAG: &str = "--be";
 
+/// The helper that computes on one CPU.
+pub const SPIN: &str = "spin";
+
 /// A connection as its own process knows it: the independent witness.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Witness {
@@ -157,6 +160,9 @@ fn listen(address: SocketAddr, protocol: i32) -> TcpListener {
 
 /// A helper's `main`.
 pub fn run(args: &[String]) -> ExitCode {
+    if args[0] == SPIN {
+        spin(args[1].parse().unwrap());
+    }
     let (what, count) = (args[0].as_str(), args[1].parse().unwrap());
     let protocol = if what == "mptcp-server" { libc::IPPROTO_MPTCP } else { 0 };
     let listeners: Vec<_> = args[2..]
@@ -182,6 +188,20 @@ pub fn run(args: &[String]) -> ExitCode {
     });
     say(log.trim_end());
     ExitCode::SUCCESS
+}
+
+/// Until it is killed, or its parent ends.
+fn spin(cpu: usize) -> ! {
+    // SAFETY: plain calls with a set of the right size.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        assert_eq!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set), 0);
+    }
+    loop {
+        std::hint::spin_loop();
+    }
 }
 
 fn serve(listener: &TcpListener, count: usize) -> String {

@@ -29,12 +29,15 @@ pub const SOCKETS: Kinds = Kinds(
     "bound,listening,connect,connected,connect_failed,established,accepted,state,closed,\
                      syn_queued,synack_sent,synack_retransmitted,cookie_sent,cookie_accepted,cookie_rejected,syn_refused,\
                      half_open_ended,accept_queued,accept_refused,never_accepted,\
-                     skb_dropped,retransmitted,reset_sent,reset_received,rcvq_full,sndbuf_limited,window_stalled",
+                     skb_dropped,retransmitted,reset_sent,reset_received,rcvq_full,sndbuf_limited,window_stalled,\
+                     accept_failed,listener",
 );
 
 /// Who holds them.
-pub const HOLDERS: Kinds =
-    Kinds("bound,listening,connect,accepted,inherited,handed_off,fd_opened,fd_closed,last_close,finding");
+pub const HOLDERS: Kinds = Kinds(
+    "bound,listening,connect,connected,established,accept_queued,accepted,never_accepted,closed,\
+                     inherited,handed_off,fd_opened,fd_closed,last_close,finding",
+);
 
 /// Cases that are tried again take a namespace each time.
 const SPARE: usize = 8;

@@ -67,5 +67,5 @@ pub fn play() -> Result<()> {
     if std::io::stdin().read_line(&mut line).context("nobody waits")? == 0 {
         return Ok(());
     }
-    super::scenes()
+    crate::scene::all()
 }

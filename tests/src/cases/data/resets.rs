@@ -3,7 +3,13 @@
 use std::{
     io::Write as _,
     net::{TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+    time::Duration,
 };
+
+use socket2::{SockRef, TcpKeepalive};
+use socklife::scene::data::established;
 
 use super::{LOOPBACKS, ended, has_reset_reasons, start};
 use crate::harness::{Class, reset};
@@ -51,5 +57,51 @@ pub fn aborted(class: Class) {
             (&received["unread"], &received["unacknowledged"]),
             (&BYTES.into(), &0.into())
         );
+    }
+}
+
+/// The keepalive timer gives up, on whatever CPU and in whosever time: nobody did it.
+pub fn by_timer(class: Class) {
+    const COUNT: u16 = 3;
+    let (namespace, tracer) = start(class, "established,reset_sent");
+    let sockets: Vec<_> = namespace.run(|| {
+        let peers = LOOPBACKS.iter().flat_map(|ip| {
+            let listener = TcpListener::bind((*ip, 0)).unwrap();
+            (0..COUNT).map(move |number| {
+                let (peer, socket) = established(&listener, number).unwrap();
+                let often = TcpKeepalive::new().with_time(Duration::from_secs(1));
+                let often = often.with_interval(Duration::from_secs(1)).with_retries(1);
+                SockRef::from(&socket).set_tcp_keepalive(&often).unwrap();
+                (socket, peer.local.port())
+            })
+        });
+        peers.collect()
+    });
+    // Whoever computes there is interrupted.
+    let done = AtomicBool::new(false);
+    let events = thread::scope(|scope| {
+        for _ in 0..thread::available_parallelism().unwrap().get() {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+        }
+        tracer.wait_for("reset_sent", sockets.len());
+        done.store(true, Relaxed);
+        ended(tracer)
+    });
+    let sent = events.of("reset_sent");
+    assert_eq!(sent.len(), sockets.len(), "{:#?}", events.all);
+    for (_, port) in &sockets {
+        let sent: Vec<_> = sent.iter().filter(|event| event["rport"] == *port).collect();
+        assert_eq!(sent.len(), LOOPBACKS.len(), "{sent:?}");
+        for event in sent {
+            assert!(event["pid"].is_null() && event["comm"].is_null(), "{event}");
+            assert_eq!(
+                (&event["answers"], &event["state"]),
+                (&false.into(), &"ESTABLISHED".into())
+            );
+        }
     }
 }
