@@ -23,7 +23,7 @@ use std::{
 };
 
 pub use namespace::Namespace;
-pub use tracer::{Events, Tracer, kernel_skipped};
+pub use tracer::{Events, Tracer, kernel_skipped, note_skipped};
 
 /// A class of hooks, as `--hooks` has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Class, Events, Namespace, Tracer, emulated, netstat::Netstat, socklife};
+use crate::harness::{Class, Events, Namespace, Tracer, emulated, netstat::Netstat, note_skipped, socklife};
 
 const LIFE: &str = "connect,connected,established,accepted,closed";
 /// A prime number of connections, half of them over each protocol.
@@ -74,6 +74,16 @@ fn assert_no_false_life(events: &Events, port: u16) {
     }
 }
 
+/// So many ends that nobody saw, and no more. There are kernels that do not always run a program, and such a run proves
+/// nothing.
+fn assert_unseen_ends(events: &Events, expected: usize) {
+    let told = unseen(events, &Value::Null);
+    if told > expected {
+        note_skipped();
+    }
+    assert_eq!(told, expected, "{}", events.stderr);
+}
+
 fn trace(class: Class, blind: &str, work: impl FnOnce() -> Vec<u16> + Send + 'static) -> (Events, Vec<u16>) {
     let namespace = Namespace::new();
     let tracer = Tracer::start(class, &namespace, &["--event", LIFE, "--blind", blind]);
@@ -99,6 +109,7 @@ pub fn ends(class: Class) {
             ("closed", 2 * COUNT),
         ],
     );
+    assert_unseen_ends(&events, blind.len());
     assert_no_false_life(&events, PORT);
     let closed = events.of("closed");
     let (late, seen): (Vec<&Value>, Vec<&Value>) = closed.iter().partition(|event| event["seen"] == false);
@@ -109,7 +120,6 @@ pub fn ends(class: Class) {
         assert!(event["lifetime_ns"].is_null() && event["bytes_in"].is_null(), "{event}");
     }
     assert!(seen.iter().all(|event| event["lifetime_ns"].is_u64()));
-    assert_eq!(unseen(&events, &Value::Null), blind.len(), "{}", events.stderr);
     let said = format!("{} ends unseen", blind.len());
     assert!(events.stderr.contains(&said), "{}", events.stderr);
 }
@@ -118,6 +128,7 @@ pub fn ends(class: Class) {
 pub fn states(class: Class) {
     let (events, ports) = trace(class, "state:3", || both(PORT));
     let blind = ports.iter().filter(|port| *port % 3 == 0).count();
+    assert_unseen_ends(&events, blind);
     let closed = events.of("closed");
     assert_eq!(closed.len(), 2 * COUNT, "{}", events.stderr);
     let late: Vec<_> = closed.iter().filter(|event| event["seen"] == false).collect();
@@ -126,7 +137,6 @@ pub fn states(class: Class) {
         late.iter().all(|event| event["segs_out"].as_u64() > Some(2)),
         "{late:?}"
     );
-    assert_eq!(unseen(&events, &Value::Null), blind, "{}", events.stderr);
     assert_no_false_life(&events, PORT);
 }
 
@@ -134,6 +144,7 @@ pub fn states(class: Class) {
 pub fn handshakes(class: Class) {
     let (events, ports) = trace(class, "handshake:3", || both(PORT));
     let blind = ports.iter().filter(|port| *port % 3 == 0).count();
+    assert_unseen_ends(&events, 0);
     assert_counts(
         &events,
         [
@@ -145,13 +156,13 @@ pub fn handshakes(class: Class) {
         ],
     );
     assert_eq!(unseen(&events, &"connected".into()), blind, "{}", events.stderr);
-    assert_eq!(unseen(&events, &Value::Null), 0, "{}", events.stderr);
     assert_no_false_life(&events, PORT);
 }
 
 /// Children that nobody saw made the kernel's own counters tell of.
 pub fn children(class: Class) {
     let (events, _) = trace(class, &format!("begin:{PORT}"), || both(PORT));
+    assert_unseen_ends(&events, 0);
     assert_counts(
         &events,
         [

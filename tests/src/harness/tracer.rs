@@ -229,6 +229,11 @@ const STARTING: Duration = Duration::from_secs(180);
 /// Whether a case failed for no other reason than that the kernel skipped a program.
 static SKIPPED: AtomicBool = AtomicBool::new(false);
 
+/// More went by unseen than a case arranged.
+pub fn note_skipped() {
+    SKIPPED.store(true, Relaxed);
+}
+
 /// The same, told once, of a case that failed.
 pub fn kernel_skipped() -> bool {
     SKIPPED.swap(false, Relaxed) | shared::skipped_lately()
