@@ -14,7 +14,7 @@ use socklife_abi::{
     event::{KINDS, TOTALS},
     kernel::{Args, Offsets, Regs},
     skb::{Alive, CallerTally, Code, ConnectionTally},
-    table::{Book, DropCount, DropPlace, Following, Life, ListenKey, Listening, Request, RequestKey, Tally},
+    table::{Book, DropCount, DropPlace, Following, Life, ListenKey, Listening, Refusal, Request, RequestKey, Tally},
 };
 
 use crate::{
@@ -161,6 +161,13 @@ pub static NAMESPACES: HashMap<u32, [u64; TOTALS]> = HashMap::with_max_entries(4
 /// thread gives up unaccepted, of a listener at that address.
 #[map]
 pub static CLOSING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1_024, 0);
+
+/// What ICMP said of connects, by the address of the `struct sock`.
+///
+/// Inserted when the process is told, taken when the connect ends; else overwritten, or evicted by the LRU. It says whose
+/// it is.
+#[map]
+pub static REFUSALS: LruHashMap<u64, Refusal> = LruHashMap::with_max_entries(1_024, 0);
 
 /// Children that died while they waited for accept(2), by the address of the `struct sock`.
 ///

@@ -164,12 +164,33 @@ impl Segment {
     }
 }
 
-/// The sequence numbers that a segment takes, as TCP remembers them while it is queued: the first, and one behind the last.
+/// Who sent a packet, by its header of this version of IP.
+#[inline(always)]
+pub fn sender(skb: Obj<Probe>, version: u8) -> [u64; 2] {
+    let network = Bytes(skb.get(off!(skb_head)) + u64::from(skb.get(off!(skb_network))));
+    match version {
+        4 => v4(network.get(12)),
+        _ => [network.get(8), network.get(16)],
+    }
+}
+
+/// What TCP remembers of a segment while it is queued.
+#[inline(always)]
+fn control(skb: Obj<Probe>) -> Obj<Probe> {
+    Obj::new(skb.ptr().wrapping_add(off!(skb_control).bytes() as usize))
+}
+
+/// The sequence numbers that a segment takes: the first, and one behind the last.
 #[inline(always)]
 pub fn sequence(skb: Obj<Probe>) -> (u32, u32) {
-    let control = skb.ptr().wrapping_add(off!(skb_control).bytes() as usize);
-    let control = Obj::<Probe>::new(control);
+    let control = control(skb);
     (control.get(off!(tcb_seq)), control.get(off!(tcb_end_seq)))
+}
+
+/// The flags that its header has, or will have.
+#[inline(always)]
+pub fn tcp_flags(skb: Obj<Probe>) -> u8 {
+    control(skb).get(off!(tcb_flags))
 }
 
 /// Bytes at a place that the kernel may have given away: what cannot be read is zero.

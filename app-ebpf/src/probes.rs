@@ -38,6 +38,7 @@ mod connect;
 mod cookie;
 mod descriptors;
 mod drops;
+mod error;
 mod listen;
 mod look;
 mod process;

@@ -234,18 +234,47 @@ impl<M: Mem> Sock<M> {
         fd_of_file(socket.follow(off!(socket_file)).ptr() as u64)
     }
 
-    /// Bytes that were received and not read (`tcp_diag_get_info`); the peer's FIN counts as one.
+    /// Bytes that were received and not read (`tcp_inq`): the peer's FIN is none.
     #[inline(always)]
     pub fn unread(self) -> u32 {
+        self.recv_q().saturating_sub(u32::from(self.fin_received()))
+    }
+
+    /// The same as `ss` shows it (`tcp_diag_get_info`): the peer's FIN counts as one.
+    #[inline(always)]
+    pub fn recv_q(self) -> u32 {
         let unread = self.0.get(off!(rcv_nxt)).wrapping_sub(self.0.get(off!(copied_seq))) as i32;
         // The reader is ahead for a moment where the two are read at once.
         unread.max(0) as u32
     }
 
-    /// Bytes that were written and not acknowledged (`tcp_diag_get_info`); SYN and FIN count as one.
+    /// Bytes that were written and not acknowledged (`tcp_ioctl`): our SYN and our FIN are none.
     #[inline(always)]
     pub fn unacknowledged(self) -> u32 {
+        let sequence = self.send_q();
+        match self.state() {
+            state::SYN_SENT | state::SYN_RECV => 0,
+            state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK => sequence.saturating_sub(1),
+            _ => sequence,
+        }
+    }
+
+    /// The same as `ss` shows it (`tcp_diag_get_info`): our SYN and our FIN count as one.
+    #[inline(always)]
+    pub fn send_q(self) -> u32 {
         self.0.get(off!(write_seq)).wrapping_sub(self.0.get(off!(snd_una)))
+    }
+
+    /// Something that was sent is not acknowledged.
+    #[inline(always)]
+    pub fn is_in_flight(self) -> bool {
+        self.0.get(off!(snd_nxt)) != self.0.get(off!(snd_una))
+    }
+
+    /// Something that was written is not acknowledged, or not even sent.
+    #[inline(always)]
+    pub fn has_to_send(self) -> bool {
+        self.0.get(off!(write_seq)) != self.0.get(off!(snd_una))
     }
 
     /// Bytes that were written and not sent.

@@ -377,6 +377,11 @@ mod tests {
                 elapsed_ns: 1,
                 errno: 111,
                 cause: abi::CAUSE_ERRNO,
+                sender: [0, 0x0100_007f_ffff_0000],
+                icmp: 4,
+                icmp_type: 3,
+                icmp_code: 13,
+                reserved: [0; 5],
             }),
             Kind::Established => Detail::Established(abi::Established {}),
             Kind::Accepted => Detail::Accepted(abi::Accepted {
@@ -398,6 +403,7 @@ mod tests {
                 errno: 104,
                 srtt_us8: 80,
                 flags: abi::END_UNSEEN,
+                timer: abi::timer::KEEPALIVE,
                 ..abi::Closed::zeroed()
             }),
             Kind::SynQueued => Detail::SynQueued(abi::SynQueued { queues: QUEUES }),
@@ -512,6 +518,8 @@ mod tests {
                 cause: abi::resend::TIMEOUT,
                 state: 1,
                 errno: 105,
+                tcp_flags: 0x18,
+                reserved: [0; 3],
             }),
             Kind::ResetSent => Detail::ResetSent(abi::ResetSent {
                 reason: 1,

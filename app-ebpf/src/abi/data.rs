@@ -53,7 +53,7 @@ pub mod resend {
 pub struct Retransmitted {
     /// Sequence number of its first byte.
     pub seq: u32,
-    /// Sequence numbers that it takes: bytes of data, and one for SYN and FIN each.
+    /// Bytes of data in it.
     pub len: u32,
     /// Timeouts in a row, this one included (`icsk_retransmits`).
     pub timeouts: u32,
@@ -63,6 +63,10 @@ pub struct Retransmitted {
     pub state: u32,
     /// The errno where it could not be sent, positive; 0 where it was sent.
     pub errno: u32,
+    /// Flags of the TCP header.
+    pub tcp_flags: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
 }
 
 /// A RST was sent.

@@ -270,6 +270,16 @@ pub struct ConnectFailed {
     pub errno: u32,
     /// One of the `CAUSE_` constants.
     pub cause: u32,
+    /// Who sent the ICMP that ended it; an IPv4 address is held as `::ffff:a.b.c.d`.
+    pub sender: [u64; 2],
+    /// 4 or 6: there was one.
+    pub icmp: u8,
+    /// Its type.
+    pub icmp_type: u8,
+    /// Its code.
+    pub icmp_code: u8,
+    /// Zero.
+    pub reserved: [u8; 5],
 }
 
 /// The accepting side is ESTABLISHED: the handshake is done, accept(2) has not taken it yet.
@@ -386,8 +396,25 @@ pub struct Closed {
     pub errno: u32,
     /// `FIN_RECEIVED`, `END_UNSEEN`, `UNCOUNTED`.
     pub flags: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// One of [`timer`].
+    pub timer: u32,
+}
+
+/// Which timer gave a connection up.
+pub mod timer {
+    /// None did, or nobody knows.
+    pub const NONE: u32 = 0;
+    /// Keepalive: nothing was in flight, and probes were not answered.
+    pub const KEEPALIVE: u32 = 1;
+    /// What was sent again and again was not acknowledged.
+    pub const RETRANSMISSION: u32 = 2;
+    /// The peer's window was closed, and probes of it were not answered.
+    pub const WINDOW_PROBE: u32 = 3;
+    /// The same as the first two, for as long as `TCP_USER_TIMEOUT` says.
+    pub const USER_TIMEOUT: u32 = 4;
+
+    /// Every timer, by its number.
+    pub const NAMES: [&str; 5] = ["none", "keepalive", "retransmission", "window_probe", "user_timeout"];
 }
 
 /// A depth or limit that nobody knows.
@@ -689,7 +716,7 @@ for_each_event!(kinds);
 
 const _: () = {
     assert!(size_of::<Listening>() == 16);
-    assert!(size_of::<ConnectFailed>() == 16);
+    assert!(size_of::<ConnectFailed>() == 40);
     assert!(size_of::<Queues>() == 24);
     assert!(size_of::<Accepted>() == 56);
     assert!(size_of::<AcceptFailed>() == 40);

@@ -184,6 +184,26 @@ pub struct Life {
 
 const _: () = assert!(size_of::<Life>() == 88);
 
+/// What ICMP said of a connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Refusal {
+    /// Cookie of the socket.
+    pub cookie: u64,
+    /// Who sent it; an IPv4 address is held as `::ffff:a.b.c.d`.
+    pub sender: [u64; 2],
+    /// What it means to the process, positive.
+    pub errno: u32,
+    /// 4 or 6.
+    pub version: u8,
+    /// Its type.
+    pub icmp_type: u8,
+    /// Its code.
+    pub icmp_code: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
 /// How far a connection has come.
 pub mod phase {
     /// Nobody knows, or it is none.

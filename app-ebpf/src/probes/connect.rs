@@ -165,6 +165,11 @@ fn refused<M: Mem>(sock: Sock<M>, peer: Peer, errno: u32, via: Program) {
             elapsed_ns: UNKNOWN,
             errno,
             cause: CAUSE_LOCAL,
+            sender: [0; 2],
+            icmp: 0,
+            icmp_type: 0,
+            icmp_code: 0,
+            reserved: [0; 5],
         });
     }
 }

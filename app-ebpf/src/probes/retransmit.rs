@@ -14,7 +14,7 @@ use crate::{
     args::{arg, slot, tracepoint_slot},
     emit::Subject,
     mem::{Mem as _, Obj, Probe, off},
-    packet::sequence,
+    packet::{FIN, SYN, sequence, tcp_flags},
     sock::Sock,
     task::Task,
 };
@@ -48,15 +48,21 @@ fn resent(context: &impl EbpfContext, via: Program) {
     let Some(subject) = Subject::new(sock, via, Task::NONE) else {
         return;
     };
-    let (seq, end) = sequence(Obj::new(slot(context, 1) as *const u8));
+    let skb = Obj::new(slot(context, 1) as *const u8);
+    let (seq, end) = sequence(skb);
+    let tcp_flags = tcp_flags(skb);
+    // SYN and FIN take a sequence number each.
+    let no_data = u32::from(tcp_flags & SYN != 0) + u32::from(tcp_flags & FIN != 0);
     let error = tracepoint_slot(context, arg!(retransmit_err)) as i32;
     subject.emit(Retransmitted {
         seq,
-        len: end.wrapping_sub(seq),
+        len: end.wrapping_sub(seq).wrapping_sub(no_data),
         timeouts: u32::from(sock.0.get(off!(retransmits))),
         cause: cause(sock),
         state: sock.state(),
         errno: if error < 0 { error.unsigned_abs() } else { 0 },
+        tcp_flags,
+        reserved: [0; 3],
     });
 }
 

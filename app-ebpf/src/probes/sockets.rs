@@ -159,8 +159,8 @@ fn full(sock: Sock<Probe>, socket: Socket) -> Socket {
     let waits = sock.waits_for_accept();
     Socket {
         inode,
-        recv_q: sock.unread(),
-        send_q: sock.unacknowledged(),
+        recv_q: sock.recv_q(),
+        send_q: sock.send_q(),
         flags: socket.flags | if waits { IN_ACCEPT_QUEUE } else { 0 },
         ..socket
     }

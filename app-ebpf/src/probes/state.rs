@@ -11,7 +11,7 @@ use socklife_abi::{
     event::{
         CAUSE_CLOSED_BY_CALLER, CAUSE_DISCONNECTED, CAUSE_ERRNO, CAUSE_UNKNOWN, Closed, ConnectFailed, Connected,
         END_UNSEEN, Envelope, Established, FIN_RECEIVED, Finding, Holder, Kind, NeverAccepted, State, Total, UNKNOWN,
-        UNKNOWN_FD, finding, state,
+        UNKNOWN_FD, finding, state, timer,
     },
     program::Program,
     table::{Entry, phase},
@@ -22,9 +22,9 @@ use crate::{
     books,
     emit::{Subject, may_pass},
     listeners, lives,
-    maps::{CLOSING, TOLD, global},
+    maps::{CLOSING, REFUSALS, TOLD, global},
     mem::{Direct, Mem, Probe, off},
-    probes::{waiting, window},
+    probes::{error, waiting, window},
     requests::now,
     skbs,
     sock::Sock,
@@ -318,12 +318,22 @@ fn told(key: u64, change: u64) -> bool {
 
 #[inline(always)]
 fn connect_ended<M: Mem>(subject: &Subject, sock: Sock<M>, owned: bool) {
-    let errno = sock.err();
+    let ended_by = sock.err();
+    let (refusal, active) = (
+        error::refusal(subject.key()),
+        subject.known_life().map_or(0, |life| life.active),
+    );
+    // Or what its process was told and took before it closed, or would have been told.
+    let errno = match (ended_by, refusal) {
+        (0, Some(refusal)) => refusal.errno,
+        (0, None) => sock.0.get(off!(err_soft)),
+        _ => ended_by,
+    };
     let cause = if errno != 0 {
         CAUSE_ERRNO
     } else if sock.shutdown() == SHUTDOWN_MASK {
         CAUSE_CLOSED_BY_CALLER
-    } else if subject.life().active == 0 {
+    } else if active == 0 {
         // No SYN was sent: the hooks at connect(2) tell why.
         return;
     } else if owned {
@@ -331,14 +341,24 @@ fn connect_ended<M: Mem>(subject: &Subject, sock: Sock<M>, owned: bool) {
     } else {
         CAUSE_UNKNOWN
     };
-    if errno != 0 {
+    if ended_by != 0 {
         listeners::count_one(0, subject.envelope.netns, Total::ConnectFailed);
     }
+    let (sender, icmp, icmp_type, icmp_code) = match refusal.filter(|refusal| refusal.errno == errno) {
+        Some(refusal) => (refusal.sender, refusal.version, refusal.icmp_type, refusal.icmp_code),
+        None => ([0; 2], 0, 0, 0),
+    };
     subject.emit(ConnectFailed {
         elapsed_ns: subject.age(),
         errno,
         cause,
+        sender,
+        icmp,
+        icmp_type,
+        icmp_code,
+        reserved: [0; 5],
     });
+    let _ = REFUSALS.remove(subject.key());
 }
 
 #[inline(always)]
@@ -361,8 +381,26 @@ fn closed<M: Mem>(subject: &Subject, sock: Sock<M>, oldstate: u32) {
         oldstate,
         errno: sock.err(),
         flags: unseen | if sock.fin_received() { FIN_RECEIVED } else { 0 },
-        reserved: 0,
+        timer: timer_of(sock),
     });
+}
+
+/// Which timer gave up (`tcp_write_err` sets this error and no other, before it closes): keepalive only while nothing is
+/// to be sent, and probes of the window only while nothing is in flight. By itself, for its stack.
+#[inline(never)]
+fn timer_of<M: Mem>(sock: Sock<M>) -> u32 {
+    const ETIMEDOUT: u32 = 110;
+    if sock.err() != ETIMEDOUT {
+        return timer::NONE;
+    }
+    let by_user = sock.0.get(off!(user_timeout)) != 0;
+    match (sock.is_in_flight(), sock.has_to_send()) {
+        // How often it may be probed counts beside the user's timeout.
+        (false, true) => timer::WINDOW_PROBE,
+        _ if by_user => timer::USER_TIMEOUT,
+        (true, _) => timer::RETRANSMISSION,
+        (false, false) => timer::KEEPALIVE,
+    }
 }
 
 #[btf_tracepoint(function = "inet_sock_set_state")]

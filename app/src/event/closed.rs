@@ -1,9 +1,12 @@
 use std::fmt;
 
 use serde::ser::SerializeMap;
-use socklife_abi::event::{Closed, END_UNSEEN, FIN_RECEIVED, UNCOUNTED, state};
+use socklife_abi::event::{Closed, END_UNSEEN, FIN_RECEIVED, UNCOUNTED, state, timer};
 
-use super::{Describe, FieldDoc, Millis, known, names::Errno};
+use super::{
+    Describe, FieldDoc, Millis, known,
+    names::{Errno, numbered},
+};
 
 /// `net/ipv4/tcp.c` reports these when it gives up by itself.
 const ETIMEDOUT: u32 = 110;
@@ -86,6 +89,13 @@ impl Describe for Closed {
              and so is what was counted unless the socket was still there",
         ),
         (
+            "timer",
+            "which of the kernel's timers gave up: `keepalive` (nothing was in flight, and probes were not answered), \
+             `retransmission` (what was sent again and again was not acknowledged), `window_probe` (the peer's window was \
+             closed, and probes of it were not answered), `user_timeout` (one of the first two, for as long as \
+             TCP_USER_TIMEOUT says)",
+        ),
+        (
             "errno",
             "the socket's error by name, if it has one: `ECONNRESET`, `EPIPE`, `ETIMEDOUT`, …",
         ),
@@ -111,6 +121,9 @@ impl Describe for Closed {
         }
         if let Some(by) = first(self) {
             map.serialize_entry("closed_by", by.name())?;
+        }
+        if self.timer != timer::NONE {
+            map.serialize_entry("timer", numbered(&timer::NAMES, self.timer))?;
         }
         if self.errno != 0 {
             map.serialize_entry("errno", &Errno(self.errno))?;
@@ -138,10 +151,17 @@ impl Describe for Closed {
             write!(out, ", rtt {}", Millis(u64::from(self.srtt_us8 >> 3) * 1000))?;
         }
         match first(self) {
-            Some(By::Timeout) => out.write_str(", timed out")?,
+            Some(By::Timeout) if self.timer == timer::NONE => out.write_str(", timed out")?,
+            Some(By::Timeout) | None => {}
             Some(by) => write!(out, ", by {}", by.name())?,
-            None => {}
         }
+        out.write_str(match self.timer {
+            timer::KEEPALIVE => ", keepalive was not answered",
+            timer::RETRANSMISSION => ", retransmissions were not answered",
+            timer::WINDOW_PROBE => ", probes of the peer's window were not answered",
+            timer::USER_TIMEOUT => ", TCP_USER_TIMEOUT ran out",
+            _ => "",
+        })?;
         if self.errno != 0 {
             write!(out, ", {}", Errno(self.errno))?;
         }

@@ -1,9 +1,9 @@
-use std::fmt;
+use std::{fmt, net::IpAddr};
 
-use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer, ser::SerializeMap};
 use socklife_abi::event::{CAUSE_CLOSED_BY_CALLER, CAUSE_DISCONNECTED, CAUSE_ERRNO, CAUSE_LOCAL, ConnectFailed};
 
-use super::{Describe, FieldDoc, Millis, known, names::Errno};
+use super::{Describe, FieldDoc, Millis, address, known, names::Errno};
 
 impl Describe for ConnectFailed {
     const MEANING: &'static str = "A connect ended without a connection.";
@@ -19,6 +19,11 @@ impl Describe for ConnectFailed {
             "`error`: the SYN was answered by one, or by nothing; `local`: the kernel refused before it sent a SYN; \
              `closed_by_caller`; `disconnected`: given up by `connect(AF_UNSPEC)`; `unknown`",
         ),
+        (
+            "icmp",
+            "the ICMP that said so, where one did (6.0 and later tell): an object with `type`, `code` and `from`, who sent \
+             it. Its errno is what the process is told, also where it closed before that ended the attempt",
+        ),
         ("elapsed_ns", "since `connect`"),
     ];
 
@@ -27,6 +32,9 @@ impl Describe for ConnectFailed {
             map.serialize_entry("errno", &Errno(self.errno))?;
         }
         map.serialize_entry("cause", cause(self.cause))?;
+        if self.icmp != 0 {
+            map.serialize_entry("icmp", &Icmp::of(self))?;
+        }
         match known(self.elapsed_ns) {
             Some(ns) => map.serialize_entry("elapsed_ns", &ns),
             None => Ok(()),
@@ -41,10 +49,41 @@ impl Describe for ConnectFailed {
             CAUSE_DISCONNECTED => out.write_str("given up by the caller")?,
             _ => out.write_str("unknown cause")?,
         }
+        if self.icmp != 0 {
+            let Icmp { kind, code, from } = Icmp::of(self);
+            write!(out, ", by ICMP {kind}/{code} from {from}")?;
+        }
         match known(self.elapsed_ns) {
             Some(ns) => write!(out, " after {}", Millis(ns)),
             None => Ok(()),
         }
+    }
+}
+
+/// The ICMP that ended it.
+struct Icmp {
+    kind: u8,
+    code: u8,
+    from: IpAddr,
+}
+
+impl Icmp {
+    fn of(failed: &ConnectFailed) -> Self {
+        Self {
+            kind: failed.icmp_type,
+            code: failed.icmp_code,
+            from: address(failed.sender, failed.icmp),
+        }
+    }
+}
+
+impl Serialize for Icmp {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(3))?;
+        map.serialize_entry("type", &self.kind)?;
+        map.serialize_entry("code", &self.code)?;
+        map.serialize_entry("from", &self.from)?;
+        map.end()
     }
 }
 

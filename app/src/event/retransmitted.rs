@@ -5,7 +5,7 @@ use socklife_abi::event::{Retransmitted, resend};
 
 use super::{
     Describe, FieldDoc,
-    names::{Errno, numbered, state},
+    names::{Errno, TcpFlags, numbered, state},
 };
 
 impl Describe for Retransmitted {
@@ -13,10 +13,8 @@ impl Describe for Retransmitted {
     const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = &[
         ("seq", "its sequence number"),
-        (
-            "len",
-            "sequence numbers that it takes: bytes of data, and one for SYN and FIN each",
-        ),
+        ("len", "bytes of data in it"),
+        ("tcp_flags", "flags of its header: `SYN`, `PSH,ACK`, …"),
         (
             "cause",
             "`timeout` (RTO), `after_timeout` (what was sent before it as well), `fast` (later data was acknowledged), \
@@ -36,6 +34,7 @@ impl Describe for Retransmitted {
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         map.serialize_entry("seq", &self.seq)?;
         map.serialize_entry("len", &self.len)?;
+        map.serialize_entry("tcp_flags", &TcpFlags(self.tcp_flags))?;
         map.serialize_entry("cause", numbered(&resend::NAMES, self.cause))?;
         if self.timeouts != 0 {
             map.serialize_entry("timeouts", &self.timeouts)?;
@@ -53,7 +52,14 @@ impl Describe for Retransmitted {
             0 => {}
             n => write!(out, " {n}")?,
         }
-        write!(out, ", seq {} + {} in {}", self.seq, self.len, state(self.state))?;
+        let flags = TcpFlags(self.tcp_flags);
+        write!(
+            out,
+            ": {flags}, {} bytes, seq {} in {}",
+            self.len,
+            self.seq,
+            state(self.state)
+        )?;
         match self.errno {
             0 => Ok(()),
             errno => write!(out, ", not sent: {}", Errno(errno)),

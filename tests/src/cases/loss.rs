@@ -88,11 +88,7 @@ pub fn slow_output() {
     let status = child.wait().unwrap();
     let mut said = String::new();
     std::io::Read::read_to_string(&mut stderr, &mut said).unwrap();
-    let events = Events {
-        all: lines,
-        stderr: said,
-        status,
-    };
+    let events = Events::of_values(lines, said, status);
     assert!(status.success(), "{}", events.stderr);
     let mut any = 0;
     for (kind, expected) in [

@@ -1,6 +1,8 @@
 //! A running `socklife trace`, and its events.
 
 use std::{
+    cell::OnceCell,
+    collections::HashMap,
     io::{BufRead as _, BufReader, Read as _},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{
@@ -49,6 +51,8 @@ pub struct Events {
     pub all: Vec<Value>,
     pub stderr: String,
     pub status: ExitStatus,
+    /// Where the events of each socket are.
+    by_cookie: OnceCell<HashMap<u64, Vec<usize>>>,
 }
 
 impl Tracer {
@@ -250,13 +254,32 @@ impl Drop for Process {
 impl Events {
     pub fn new(lines: &Lines, stderr: String, status: ExitStatus) -> Self {
         let all = lines.all().into_iter();
+        let all = all.map(|line| serde_json::from_str(&line).unwrap_or(Value::String(line)));
+        Self::of_values(all.collect(), stderr, status)
+    }
+
+    pub fn of_values(all: Vec<Value>, stderr: String, status: ExitStatus) -> Self {
         Self {
-            all: all
-                .map(|line| serde_json::from_str(&line).unwrap_or(Value::String(line)))
-                .collect(),
+            all,
             stderr,
             status,
+            by_cookie: OnceCell::new(),
         }
+    }
+
+    /// The events of a socket, in order.
+    pub fn of_socket(&self, cookie: u64) -> impl Iterator<Item = &Value> {
+        let by_cookie = self.by_cookie.get_or_init(|| {
+            let mut by_cookie = HashMap::<_, Vec<_>>::new();
+            for (index, event) in self.all.iter().enumerate() {
+                if let Some(cookie) = event["cookie"].as_u64() {
+                    by_cookie.entry(cookie).or_default().push(index);
+                }
+            }
+            by_cookie
+        });
+        let indices = by_cookie.get(&cookie).map(Vec::as_slice).unwrap_or_default();
+        indices.iter().map(|index| &self.all[*index])
     }
 
     /// The events of a kind, in order.

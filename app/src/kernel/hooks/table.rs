@@ -570,6 +570,23 @@ pub const TABLE: &[Row] = &[
         ],
     },
     Row {
+        name: "an error while connecting",
+        feeds: Kind::set(&[Kind::ConnectFailed]),
+        need: Need::Optional,
+        rungs: &[
+            rung!(&[Fentry, Tracepoint]; ErrorTpBtf @ At::TpBtf("inet_sk_error_report")),
+            rung!(&[Kprobe]; ErrorRawTp @ At::RawTp("inet_sk_error_report")),
+            // Before 5.15.
+            rung!(&[Fentry]; ErrorFentry @ At::Fentry("sock_def_error_report")),
+            rung!(&[Kprobe]; ErrorKprobe @ At::Kprobe("sock_def_error_report")),
+            Rung {
+                classes: &[Tracepoint],
+                hooks: &[],
+                cannot: &["the error of a connect that ICMP refused and whose caller closed: `closed_by_caller`"],
+            },
+        ],
+    },
+    Row {
         name: "the peer's window is closed",
         feeds: Kind::set(&[Kind::WindowStalled]),
         need: Need::Optional,

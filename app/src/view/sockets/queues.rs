@@ -1,6 +1,7 @@
 //! What is said of a connection's queues.
 
 use socklife_abi::{
+    event::state,
     queued::{Flow, Queued, Queueing, SkbQueue, chrono},
     socket::Socket,
 };
@@ -40,14 +41,28 @@ impl Queues {
         &self.record.queued
     }
 
-    /// Bytes that were written and not sent.
+    /// Bytes that were written and not sent; a FIN counts as one, as in SEND-Q.
     pub fn unsent(&self) -> u32 {
         between(self.flow().snd_nxt, self.flow().write_seq)
     }
 
-    /// Bytes that were sent and not acknowledged.
+    /// Bytes that were sent and not acknowledged; a SYN or FIN counts as one, as in SEND-Q.
     pub fn in_flight(&self) -> u32 {
         between(self.flow().snd_una, self.flow().snd_nxt)
+    }
+
+    /// Whether there is data for the peer, which a FIN is not.
+    fn has_data_for_peer(&self) -> bool {
+        let fin = match u32::from(self.record.socket.state) {
+            state::FIN_WAIT1 | state::CLOSING | state::LAST_ACK => 1,
+            _ => 0,
+        };
+        self.unsent() + self.in_flight() > fin
+    }
+
+    /// A SYN waits for its answer.
+    pub fn is_connecting(&self) -> bool {
+        u32::from(self.record.socket.state) == state::SYN_SENT
     }
 
     /// What this end would take now (`tcp_receive_window`).
@@ -58,17 +73,22 @@ impl Queues {
 
     /// This end takes no more, and has something to read.
     pub fn is_closed(&self) -> bool {
-        self.receive_window() == 0 && between(self.flow().copied_seq, self.flow().rcv_nxt) > 0
+        let fin = match u32::from(self.record.socket.state) {
+            state::CLOSE_WAIT | state::LAST_ACK | state::CLOSING => 1,
+            _ => 0,
+        };
+        self.receive_window() == 0 && self.record.socket.recv_q > fin
     }
 
-    /// The peer takes no more, and there is something for it.
+    /// The peer takes no more, and there is something for it. It offers no window before it answers.
     pub fn peer_is_closed(&self) -> bool {
-        self.flow().snd_wnd == 0 && between(self.flow().snd_una, self.flow().write_seq) > 0
+        self.flow().snd_wnd == 0 && !self.is_connecting() && self.has_data_for_peer()
     }
 
     /// What the kernel says holds up the sender.
     pub fn limited_by(&self) -> Option<&'static str> {
         match self.flow().chrono {
+            _ if self.is_connecting() => None,
             chrono::RWND_LIMITED => Some("rwnd"),
             chrono::SNDBUF_LIMITED => Some("sndbuf"),
             _ => None,

@@ -165,7 +165,9 @@ fn notes(queues: &Queues) -> Vec<String> {
     if queues.is_closed() {
         notes.push("its window is closed: nobody reads".to_owned());
     }
-    if queues.peer_is_closed() {
+    if queues.is_connecting() {
+        notes.push("its SYN is not answered".to_owned());
+    } else if queues.peer_is_closed() {
         notes.push("the peer's window is closed: nobody reads there".to_owned());
     } else if queues.limited_by() == Some("rwnd") {
         notes.push("held up by the peer's window".to_owned());

@@ -1,8 +1,19 @@
 //! `retransmitted`.
 
-use std::{io::Write as _, net::TcpStream, os::fd::AsRawFd as _};
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::fd::AsRawFd as _,
+    thread,
+    time::Duration,
+};
 
-use socklife::scene::{data::established, queues::listener};
+use socket2::{SockRef, TcpKeepalive};
+use socklife::scene::{
+    data::established,
+    peer::Peer,
+    queues::{listener, sysctl},
+};
 
 use super::{LOOPBACKS, ended, start};
 use crate::harness::{Class, PATIENCE, until};
@@ -55,6 +66,7 @@ pub fn unanswered(class: Class) {
         for event in again {
             assert_eq!(event["cookie"], of("accepted")[0]["cookie"]);
             assert_eq!((&event["len"], &event["state"]), (&BYTES.into(), &"ESTABLISHED".into()));
+            assert_eq!(event["tcp_flags"], "PSH,ACK", "{event}");
             assert!(event["errno"].is_null() && event["pid"].is_null(), "{event}");
             if event["cause"] == "timeout" {
                 timeouts += 1;
@@ -69,5 +81,98 @@ pub fn unanswered(class: Class) {
             }
         }
         assert!(timeouts >= 2, "{:#?}", events.all);
+    }
+}
+
+/// A SYN and a FIN that nobody answers: no byte of data is sent again.
+pub fn without_data(class: Class) {
+    let (namespace, tracer) = start(class, "connect,retransmitted");
+    let (syns, fins) = namespace.run(|| {
+        let each = LOOPBACKS.map(|ip| {
+            let listener = listener(ip, 8).unwrap();
+            let (peer, server) = established(&listener, 4).unwrap();
+            let again = || total(&server) >= 1;
+            server.shutdown(std::net::Shutdown::Write).unwrap();
+            assert!(until(PATIENCE, again));
+            peer.reset().unwrap();
+            // Nobody is there, and nobody says so.
+            let nobody = Peer::new(listener.local_addr().unwrap(), 5).unwrap().local;
+            let patience = Duration::from_millis(1500);
+            let given_up = TcpStream::connect_timeout(&nobody, patience).unwrap_err();
+            assert_eq!(given_up.kind(), ErrorKind::TimedOut);
+            (nobody.port(), (peer.local.port(), total(&server)))
+        });
+        (each.map(|(syn, _)| syn), each.map(|(_, fin)| fin))
+    });
+    tracer.wait_for(
+        "retransmitted",
+        2 + fins.iter().map(|(_, total)| *total as usize).sum::<usize>(),
+    );
+    let events = ended(tracer);
+    let again = events.of("retransmitted");
+    assert!(again.iter().all(|event| event["len"] == 0), "{again:#?}");
+    let of = |port: u16, flags: &str, state: &str| {
+        let all = again.iter().filter(|event| event["rport"] == port);
+        let its = all.filter(|event| event["tcp_flags"] == flags && event["state"] == state);
+        its.count()
+    };
+    for port in syns {
+        assert_eq!(of(port, "SYN", "SYN_SENT"), 2, "one over each protocol: {again:#?}");
+    }
+    let total: u32 = fins.iter().map(|(_, total)| total).sum();
+    assert_eq!(of(fins[0].0, "FIN,ACK", "FIN_WAIT1"), total as usize, "{again:#?}");
+}
+
+/// A peer vanishes: which timer gave up is told.
+pub fn timers(class: Class) {
+    const TIMERS: [&str; 3] = ["keepalive", "user_timeout", "retransmission"];
+    let (namespace, tracer) = start(class, "closed");
+    let mut sockets = namespace.run(|| {
+        sysctl("tcp_retries2", 2).unwrap();
+        let of_each = LOOPBACKS.iter().flat_map(|ip| {
+            let listener = TcpListener::bind((*ip, 0)).unwrap();
+            TIMERS.iter().enumerate().map(move |(number, timer)| {
+                let (peer, mut socket) = established(&listener, number as u16).unwrap();
+                let often = TcpKeepalive::new().with_time(Duration::from_secs(1));
+                let often = often.with_interval(Duration::from_secs(1)).with_retries(1);
+                match *timer {
+                    "keepalive" => SockRef::from(&socket).set_tcp_keepalive(&often).unwrap(),
+                    "user_timeout" => {
+                        let most = Some(Duration::from_millis(700));
+                        SockRef::from(&socket).set_tcp_user_timeout(most).unwrap();
+                    }
+                    _ => {}
+                }
+                if *timer != "keepalive" {
+                    socket.write_all(b"hello").unwrap();
+                }
+                (*timer, peer, socket)
+            })
+        });
+        of_each.collect::<Vec<_>>()
+    });
+    thread::scope(|scope| {
+        for (timer, _, socket) in &mut sockets {
+            scope.spawn(move || {
+                let gone = socket.read(&mut [0]).unwrap_err();
+                assert_eq!(gone.kind(), ErrorKind::TimedOut, "{timer}");
+            });
+        }
+    });
+    tracer.wait_for("closed", sockets.len());
+    let events = ended(tracer);
+    assert_eq!(events.of("closed").len(), sockets.len(), "{:#?}", events.all);
+    for (timer, peer, _) in sockets {
+        let its = |event: &&&serde_json::Value| {
+            event["rport"] == peer.local.port() && event["raddr"] == peer.local.ip().to_string()
+        };
+        let closed = events.of("closed");
+        let closed = closed.iter().find(its).unwrap();
+        assert_eq!(
+            (&closed["timer"], &closed["errno"], &closed["closed_by"]),
+            (&timer.into(), &"ETIMEDOUT".into(), &"timeout".into()),
+            "{closed}"
+        );
+        assert!(closed["pid"].is_null(), "{closed}");
     }
 }

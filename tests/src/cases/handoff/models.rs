@@ -42,8 +42,8 @@ impl Story {
 
     /// Of the server's end.
     fn of_kind(&self, kind: &str, served: &Served) -> Vec<&Value> {
-        let events = self.events.of(kind).into_iter();
-        events.filter(|event| event["cookie"] == served.cookie).collect()
+        let of_socket = self.events.of_socket(served.cookie);
+        of_socket.filter(|event| event["event"] == kind).collect()
     }
 
     fn one(&self, kind: &str, served: &Served) -> &Value {
