@@ -109,6 +109,20 @@ pub fn until(patience: Duration, mut fact: impl FnMut() -> bool) -> bool {
     }
 }
 
+/// Moves the thread to one CPU, or lets it go to each.
+pub fn run_on(cpu: Option<usize>) {
+    // SAFETY: all zeroes is a set of no CPUs, and the calls read and write no more than that set.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        for each in 0..std::thread::available_parallelism().map_or(1, |cpus| cpus.get().max(64)) {
+            if cpu.is_none_or(|cpu| cpu == each) {
+                libc::CPU_SET(each, &mut set);
+            }
+        }
+        assert_eq!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set), 0);
+    }
+}
+
 /// Whether every instruction is emulated, and takes ten times as long.
 pub fn emulated() -> bool {
     std::fs::read_to_string("/proc/cpuinfo").unwrap().contains("QEMU TCG")

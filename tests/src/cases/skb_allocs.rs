@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Class, Events, Namespace, PATIENCE, Tracer, helper::cookie, socklife, until};
+use crate::harness::{Class, Events, Namespace, PATIENCE, Tracer, helper::cookie, run_on, socklife, until};
 
 /// Of each connection, and what both ends send.
 const CONNECTIONS: usize = 997;
@@ -194,20 +194,6 @@ pub fn unread(class: Class) {
     for row in ends(&events).values() {
         assert_adds_up(row);
         assert_eq!((figure(row, "alive"), &row["closed"]), (0, &Value::Null), "{row}");
-    }
-}
-
-/// Moves the thread to one CPU, or lets it go to each.
-fn run_on(cpu: Option<usize>) {
-    // SAFETY: all zeroes is a set of no CPUs, and the calls read and write no more than that set.
-    unsafe {
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        for each in 0..std::thread::available_parallelism().map_or(1, |cpus| cpus.get().max(64)) {
-            if cpu.is_none_or(|cpu| cpu == each) {
-                libc::CPU_SET(each, &mut set);
-            }
-        }
-        assert_eq!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set), 0);
     }
 }
 

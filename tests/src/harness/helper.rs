@@ -192,13 +192,9 @@ pub fn run(args: &[String]) -> ExitCode {
 
 /// Until it is killed, or its parent ends.
 fn spin(cpu: usize) -> ! {
-    // SAFETY: plain calls with a set of the right size.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-        let mut set: libc::cpu_set_t = std::mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        assert_eq!(libc::sched_setaffinity(0, size_of_val(&set), &raw const set), 0);
-    }
+    // SAFETY: a plain call.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    super::run_on(Some(cpu));
     loop {
         std::hint::spin_loop();
     }

@@ -121,6 +121,7 @@ pub fn run(args: &[String]) -> ExitCode {
         "bound-then-forked" => bound_then_forked(),
         "child-without-it" => child_without_it(),
         "idle" => {
+            name();
             until_let_go(&[]);
         }
         "storm" => storm(),
@@ -540,7 +541,10 @@ fn child_without_it() {
                 .filter(|link| link.to_string_lossy().starts_with("socket:"))
                 .count()
         };
-        assert!(super::until(super::PATIENCE, || sockets() == 0));
+        // execve(2) is over when it has its new name: what it closes is told then.
+        let comm = || std::fs::read_to_string(format!("/proc/{child}/comm")).unwrap_or_default();
+        let is_ready = || sockets() == 0 && (!by_exec || comm().trim_end() == AFTER_EXEC);
+        assert!(super::until(super::PATIENCE, is_ready));
         // SAFETY: it ends with the last writer.
         unsafe { libc::close(pair[0]) };
         drop(connection);
