@@ -164,6 +164,20 @@ impl Segment {
     }
 }
 
+/// Whether a packet that arrived is for this host, as its route says (`RTN_LOCAL`, `RTF_LOCAL`).
+#[inline(always)]
+pub fn is_for_us(skb: Obj<Probe>) -> bool {
+    const RTN_LOCAL: u16 = 2;
+    const RTF_LOCAL: u32 = 0x8000_0000;
+    let network = Bytes(skb.get(off!(skb_head)) + u64::from(skb.get(off!(skb_network))));
+    let route = Obj::<Probe>::new((skb.get(off!(skb_dst)) & !DST_NOREF) as *const u8);
+    if network.get::<u8>(0) >> 4 == 4 {
+        route.get(off!(rt_type)) == RTN_LOCAL
+    } else {
+        route.get(off!(rt6_flags)) & RTF_LOCAL != 0
+    }
+}
+
 /// Who sent a packet, by its header of this version of IP.
 #[inline(always)]
 pub fn sender(skb: Obj<Probe>, version: u8) -> [u64; 2] {

@@ -208,6 +208,8 @@ kernel_fields! {
     pair_ref: u32 = "sk_buff_fclones"."fclone_ref",
     cache_object_size: u32 = "kmem_cache"."object_size",
     dst_dev: Ptr = "dst_entry"."dev",
+    rt_type: u16 = "rtable"."rt_type",
+    rt6_flags: u32 = "rt6_info"."rt6i_flags",
     dev_net: Ptr = "net_device"."nd_net.net",
     socket_sk: Ptr = "socket"."sk",
     socket_struct: u64 = "socket_alloc"."socket",

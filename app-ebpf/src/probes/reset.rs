@@ -16,7 +16,7 @@ use crate::{
     emit::Subject,
     lives,
     mem::{Mem as _, Obj, Probe},
-    packet::{RST, Segment},
+    packet::{RST, Segment, is_for_us},
     probes::waiting,
     sock::Sock,
     task::Task,
@@ -89,8 +89,9 @@ fn without_socket(sk: u64, skb: u64, via: Program) {
     if sk != 0 {
         return;
     }
-    // A RST is not answered.
-    if Segment::of(Obj::new(skb as *const u8)).is_some_and(|segment| segment.flags & RST == 0) {
+    let packet = Obj::new(skb as *const u8);
+    // A RST is not answered, nor is what was for another host.
+    if Segment::of(packet).is_some_and(|segment| segment.flags & RST == 0) && is_for_us(packet) {
         sent(0, skb, NO_REASON, via);
     }
 }

@@ -23,8 +23,8 @@ use crate::{
     kernel::{Losses, Told},
 };
 
-/// Events between reader and writer: a quarter of a second at 100,000 a second.
-const CAPACITY: usize = 1 << 15;
+/// Events between reader and writer: a fifth of a second at 100,000 a second.
+const CAPACITY: usize = (8 << 20) / size_of::<Event>();
 /// Bytes gathered before they are written, if more events wait.
 const BATCH: usize = 1 << 16;
 /// How often losses are reported.

@@ -84,7 +84,11 @@ pub fn syn_flood() {
         held += counted;
     }
     assert!(held > 0, "a flood of {count} was shown one by one");
-    assert!(after < 64 << 10, "{before} KiB, then {after} KiB");
+    // The ring buffer's pages are touched for the first time, and nothing grows with the flood.
+    assert!(
+        after < before + (16 << 10) && after < 72 << 10,
+        "{before} KiB, then {after} KiB"
+    );
 }
 
 /// `socklife queues` goes on showing what is counted while a flood lasts, and has it all at its end.

@@ -97,7 +97,7 @@ pub fn by_timer(class: Class) {
     assert_eq!(sent.len(), sockets.len(), "{:#?}", events.all);
     for (_, port) in &sockets {
         let sent: Vec<_> = sent.iter().filter(|event| event["rport"] == *port).collect();
-        assert_eq!(sent.len(), LOOPBACKS.len(), "{sent:?}");
+        assert_eq!(sent.len(), LOOPBACKS.len(), "{:#?}", events.all);
         for event in sent {
             assert!(event["pid"].is_null() && event["comm"].is_null(), "{event}");
             assert_eq!(
