@@ -6,7 +6,7 @@ use std::{
     process::Output,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -17,9 +17,9 @@ use socklife_abi::event::Kind;
 use super::data::kernel_names_the_socket;
 use crate::{
     harness::{
-        Class, Namespace, Tracer,
+        Class, Namespace, PATIENCE, Tracer,
         models::{receive, send},
-        run_on, socklife, view,
+        run_on, socklife, until, view,
     },
     rung_table,
 };
@@ -228,10 +228,11 @@ pub fn busy_cpus() {
         &["--event", "accepted,listening,connect_failed,fd_opened,fd_closed"],
     );
     let done = Arc::new(AtomicBool::new(false));
+    let begun = Arc::new(AtomicUsize::new(0));
     // One on each CPU: of three at once at one place the kernel runs the programs for two (docs/limitations.md).
     let load: Vec<_> = (0..std::thread::available_parallelism().unwrap().get())
         .map(|cpu| {
-            let done = Arc::clone(&done);
+            let (done, begun) = (Arc::clone(&done), Arc::clone(&begun));
             let listener = elsewhere.run(|| TcpListener::bind("127.0.0.1:0").unwrap());
             listener.set_nonblocking(true).unwrap();
             std::thread::spawn(move || {
@@ -240,12 +241,16 @@ pub fn busy_cpus() {
                 while !done.load(Relaxed) {
                     assert!(listener.accept().is_err());
                     drop(listener.try_clone().unwrap());
+                    if calls == 0 {
+                        begun.fetch_add(1, Relaxed);
+                    }
                     calls += 1;
                 }
                 calls
             })
         })
         .collect();
+    assert!(until(PATIENCE, || begun.load(Relaxed) == load.len()));
     namespace.run(|| {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         for _ in 0..COUNT {

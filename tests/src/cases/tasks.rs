@@ -89,8 +89,9 @@ pub fn bystanders(class: Class) {
     }
     let seen: BTreeSet<_> = events.all.iter().filter_map(|event| event["event"].as_str()).collect();
     let mut unseen = kinds;
-    // Without its socket a segment has no namespace, and this looks at one.
-    unseen.retain(|kind| !seen.contains(kind) && (*kind != "rcvq_full" || kernel_names_the_socket()));
+    // Without its socket a segment has no namespace, and this looks at one; nor does a tracepoint tell of an ACK then.
+    let nameless = |kind: &str| kind == "rcvq_full" || (kind == "cookie_rejected" && class == Class::Tracepoint);
+    unseen.retain(|kind| !seen.contains(kind) && (kernel_names_the_socket() || !nameless(kind)));
     // Nothing is handed off there, and nobody ends who has a socket. No tracepoint tells of writers that wait; functions
     // tell of each descriptor that execve(2) and close_range(2) close, after which the process has none.
     let expected: &[&str] = match class {

@@ -241,7 +241,9 @@ pub fn no_child(class: Class) {
     assert_eq!(kinds(&of(other)), ["connected", "closed"]);
     let finding = events.one("finding");
     assert_eq!(finding["finding"], "connected_to_itself");
-    assert_eq!(finding["holder"]["pid"], std::process::id(), "{finding}");
+    // In softirq nobody is named.
+    let holder = &finding["holder"]["pid"];
+    assert!(holder.is_null() || *holder == std::process::id(), "{finding}");
     assert!(
         events
             .of("connected")
