@@ -264,6 +264,7 @@ pub fn each(class: Class) {
         Class::Fentry | Class::Kprobe => (11, 4),
         Class::Tracepoint => (5, 0),
     };
+    flush(&namespace);
     tracer.wait_for("skb_free", made + acks);
     let events = tracer.stop();
     events.assert_whole();
@@ -321,9 +322,16 @@ pub fn table_full(class: Class) {
     assert_total(&events, 0);
 }
 
-/// Lets two blocks pass in which nothing happens. Before it a packet passes on each CPU: an `sk_buff` whose reader was on
-/// another CPU waits there for the next one (`skb_attempt_defer_free`).
+/// Lets two blocks pass in which nothing happens.
 fn settled(tracer: &Tracer, namespace: &Namespace) {
+    flush(namespace);
+    let blocks = tracer.count("\"event\":\"skb_total\"");
+    tracer.wait_for("skb_total", blocks + 3);
+}
+
+/// A packet passes on each CPU: an `sk_buff` whose reader was on another CPU waits there for the next one
+/// (`skb_attempt_defer_free`).
+fn flush(namespace: &Namespace) {
     namespace.run(|| {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         for cpu in 0..std::thread::available_parallelism().unwrap().get() {
@@ -333,6 +341,4 @@ fn settled(tracer: &Tracer, namespace: &Namespace) {
         }
         run_on(None);
     });
-    let blocks = tracer.count("\"event\":\"skb_total\"");
-    tracer.wait_for("skb_total", blocks + 3);
 }
