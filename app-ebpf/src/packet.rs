@@ -164,12 +164,18 @@ impl Segment {
     }
 }
 
+/// Its header of IP.
+#[inline(always)]
+fn network(skb: Obj<Probe>) -> Bytes {
+    Bytes(skb.get(off!(skb_head)) + u64::from(skb.get(off!(skb_network))))
+}
+
 /// Whether a packet that arrived is for this host, as its route says (`RTN_LOCAL`, `RTF_LOCAL`).
 #[inline(always)]
 pub fn is_for_us(skb: Obj<Probe>) -> bool {
     const RTN_LOCAL: u16 = 2;
     const RTF_LOCAL: u32 = 0x8000_0000;
-    let network = Bytes(skb.get(off!(skb_head)) + u64::from(skb.get(off!(skb_network))));
+    let network = network(skb);
     let route = Obj::<Probe>::new((skb.get(off!(skb_dst)) & !DST_NOREF) as *const u8);
     if network.get::<u8>(0) >> 4 == 4 {
         route.get(off!(rt_type)) == RTN_LOCAL
@@ -181,16 +187,16 @@ pub fn is_for_us(skb: Obj<Probe>) -> bool {
 /// Who sent a packet, by its header of this version of IP.
 #[inline(always)]
 pub fn sender(skb: Obj<Probe>, version: u8) -> [u64; 2] {
-    let network = Bytes(skb.get(off!(skb_head)) + u64::from(skb.get(off!(skb_network))));
+    let network = network(skb);
     match version {
         4 => v4(network.get(12)),
         _ => [network.get(8), network.get(16)],
     }
 }
 
-/// What TCP remembers of a segment while it is queued.
+/// What whoever has an `sk_buff` queued remembers of it.
 #[inline(always)]
-fn control(skb: Obj<Probe>) -> Obj<Probe> {
+pub fn control(skb: Obj<Probe>) -> Obj<Probe> {
     Obj::new(skb.ptr().wrapping_add(off!(skb_control).bytes() as usize))
 }
 

@@ -3,15 +3,12 @@
 use std::{collections::HashMap, thread, time::Duration};
 
 use anyhow::Result;
-use socklife_abi::{
-    config::Filter,
-    event::Kind,
-    table::{Book, ENTRIES},
-};
+use socklife_abi::{config::Filter, event::Kind, table::ENTRIES};
 
 use crate::{
     kernel::{Counters, Losses, Netstat},
-    model::books::{self, Compared, NAMES, Sample, Seen},
+    model::books::{self, BookCompared, BookSample, NAMES, Seen},
+    self_check::sample,
 };
 
 /// A difference must outlast this many looks: the kernel counts a moment before, or after, the hook that sees the same.
@@ -23,7 +20,7 @@ const MOST: usize = 64;
 /// The namespaces that are watched, and how they began.
 pub struct Balance {
     namespaces: Vec<Netstat>,
-    started: HashMap<u32, Sample>,
+    started: HashMap<u32, BookSample>,
     events: u64,
     seen: Seen,
     /// What the last look found missing: it is told when the next still does.
@@ -143,7 +140,7 @@ impl Balance {
         }
     }
 
-    fn compared(&self, counters: &Counters) -> Result<Vec<(u32, Compared)>> {
+    fn compared(&self, counters: &Counters) -> Result<Vec<(u32, BookCompared)>> {
         let now = self.sample(counters)?;
         let mut compared: Vec<_> = self
             .started
@@ -155,26 +152,7 @@ impl Balance {
     }
 
     /// Each namespace whose counters can be read.
-    fn sample(&self, counters: &Counters) -> Result<HashMap<u32, Sample>> {
-        if self.namespaces.is_empty() {
-            return Ok(HashMap::new());
-        }
-        let before = counters.books()?;
-        let kernels: Vec<_> = self
-            .namespaces
-            .iter()
-            .filter_map(|netstat| Some((netstat.netns, netstat.read(&NAMES).ok()?)))
-            .collect();
-        let after = counters.books()?;
-        let ours = |books: &HashMap<u32, Book>, netns| books.get(&netns).copied().unwrap_or([0; ENTRIES]);
-        let sample = |(netns, kernel)| {
-            let sample = Sample {
-                before: ours(&before, netns),
-                kernel,
-                after: ours(&after, netns),
-            };
-            (netns, sample)
-        };
-        Ok(kernels.into_iter().map(sample).collect())
+    fn sample(&self, counters: &Counters) -> Result<HashMap<u32, BookSample>> {
+        sample(&self.namespaces, &NAMES, || counters.books(), [0; ENTRIES])
     }
 }

@@ -8,6 +8,7 @@ pub mod holders;
 mod listener;
 mod listeners;
 pub mod reconcile;
+pub mod sampled;
 pub mod segments;
 pub mod skbs;
 mod waiters;

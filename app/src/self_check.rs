@@ -10,7 +10,10 @@ use socklife_abi::{
 
 use crate::{
     kernel::{Counters, Netstat},
-    model::reconcile::{ALL, COUNTERS, Compared, Kernel, Sample, compare},
+    model::{
+        reconcile::{ALL, Compared, Sample, compare},
+        sampled::Sampled,
+    },
 };
 
 /// The events whose hooks count what is compared.
@@ -125,24 +128,8 @@ impl SelfCheck {
 
     /// Each namespace whose counters can be read.
     fn sample(&self, counters: &Counters) -> Result<HashMap<u32, Sample>> {
-        let before = counters.namespaces()?;
         let names = ALL.map(|counter| counter.name);
-        let kernels: Vec<(u32, Kernel)> = self
-            .namespaces
-            .iter()
-            .filter_map(|netstat| Some((netstat.netns, netstat.read::<COUNTERS>(&names).ok()?)))
-            .collect();
-        let after = counters.namespaces()?;
-        let ours = |totals: &HashMap<u32, [u64; TOTALS]>, netns| totals.get(&netns).copied().unwrap_or([0; TOTALS]);
-        let sample = |(netns, kernel)| {
-            let sample = Sample {
-                before: ours(&before, netns),
-                kernel,
-                after: ours(&after, netns),
-            };
-            (netns, sample)
-        };
-        Ok(kernels.into_iter().map(sample).collect())
+        sample(&self.namespaces, &names, || counters.namespaces(), [0; TOTALS])
     }
 }
 
@@ -152,6 +139,35 @@ impl Checked {
             .as_ref()
             .is_none_or(|compared| compared.iter().all(Compared::agrees))
     }
+}
+
+/// What is counted in each namespace whose counters can be read, ours around the kernel's; nothing is asked where there are
+/// no namespaces.
+pub fn sample<T: Copy, const N: usize>(
+    namespaces: &[Netstat],
+    names: &[&str; N],
+    ours: impl Fn() -> Result<HashMap<u32, T>>,
+    nothing: T,
+) -> Result<HashMap<u32, Sampled<T, N>>> {
+    if namespaces.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let before = ours()?;
+    let kernels: Vec<_> = namespaces
+        .iter()
+        .filter_map(|netstat| Some((netstat.netns, netstat.read(names).ok()?)))
+        .collect();
+    let after = ours()?;
+    let of = |counts: &HashMap<u32, T>, netns| counts.get(&netns).copied().unwrap_or(nothing);
+    let sampled = |(netns, kernel)| {
+        let sampled = Sampled {
+            before: of(&before, netns),
+            kernel,
+            after: of(&after, netns),
+        };
+        (netns, sampled)
+    };
+    Ok(kernels.into_iter().map(sampled).collect())
 }
 
 #[cfg(test)]

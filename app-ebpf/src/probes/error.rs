@@ -11,8 +11,8 @@ use crate::{
     args::{Registers, arg, slot},
     lives,
     maps::REFUSALS,
-    mem::{Mem as _, Obj, Probe, off},
-    packet::sender,
+    mem::{Mem as _, Probe, off},
+    packet::{control, sender},
 };
 
 /// `SO_EE_ORIGIN_ICMP`, `SO_EE_ORIGIN_ICMP6`
@@ -30,7 +30,7 @@ fn reported(sk: u64) {
     }
     // The last of the queue is what this is about (`ip_icmp_error`).
     let skb = sock.0.follow(off!(error_queue));
-    let control = Obj::<Probe>::new(skb.ptr().wrapping_add(off!(skb_control).bytes() as usize));
+    let control = control(skb);
     let version = match control.get(off!(exterr_origin)) {
         ORIGIN_ICMP => 4,
         ORIGIN_ICMP6 => 6,

@@ -12,7 +12,8 @@ use super::{
 impl Describe for Finding {
     const MEANING: &'static str =
         "Something is wrong with who holds a socket, and has been so for a second, or a process ended so.";
-    const TASK: Option<&'static str> = None;
+    const TASK: Option<&'static str> =
+        Some("of `connected_to_itself` the one in whose call that happened, where it was in one; absent otherwise");
     const FIELDS: &'static [FieldDoc] = &[
         (
             "finding",

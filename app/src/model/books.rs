@@ -8,22 +8,13 @@ use socklife_abi::{
     table::{Book, Entry, phase},
 };
 
+use super::sampled::Sampled;
+
 /// The kernel's counters that are the second witness. All are in `/proc/net/snmp`.
 pub const NAMES: [&str; 4] = ["ActiveOpens", "PassiveOpens", "EstabResets", "CurrEstab"];
 
-/// The kernel's counters, by [`NAMES`].
-pub type Kernel = [Option<u64>; NAMES.len()];
-
-/// The two, read at nearly one time: ours twice, with the kernel's in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// Ours, before.
-    pub before: Book,
-    /// The kernel's.
-    pub kernel: Kernel,
-    /// Ours, after.
-    pub after: Book,
-}
+/// Our books beside the kernel's counters, by [`NAMES`].
+pub type BookSample = Sampled<Book, { NAMES.len() }>;
 
 /// A figure that is not what it should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +48,7 @@ impl fmt::Display for Difference {
 
 /// What two samples tell.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Compared {
+pub struct BookCompared {
     /// Where we and the kernel differ.
     pub differences: Vec<Difference>,
     /// Events that no program saw, by kind.
@@ -65,7 +56,7 @@ pub struct Compared {
 }
 
 /// What happened between two samples, at least and at most.
-struct Between<'a>(&'a Sample, &'a Sample);
+struct Between<'a>(&'a BookSample, &'a BookSample);
 
 impl Between<'_> {
     fn least(&self, entry: Entry) -> i64 {
@@ -109,7 +100,7 @@ fn signed(count: u64) -> i64 {
 }
 
 /// From one sample to a later one. `connects` where connects are seen at all.
-pub fn compare(start: &Sample, end: &Sample, connects: bool) -> Compared {
+pub fn compare(start: &BookSample, end: &BookSample, connects: bool) -> BookCompared {
     let between = Between(start, end);
     // A connect that fails before its SYN is sent, and one under repair, the kernel does not count.
     let active = connects
@@ -136,7 +127,7 @@ pub fn compare(start: &Sample, end: &Sample, connects: bool) -> Compared {
         (Kind::State, states[0].max(states[1])),
     ];
     let all = [active, passive, resets, standing].into_iter().flatten();
-    Compared {
+    BookCompared {
         differences: all.filter(|difference| difference.size() > 0).collect(),
         unseen: unseen.into_iter().filter(|(_, count)| *count > 0).collect(),
     }
@@ -245,7 +236,7 @@ mod tests {
         table::{Book, ENTRIES, Entry, phase},
     };
 
-    use super::{Kernel, Sample, Seen, balance, compare};
+    use super::{BookSample, NAMES, Seen, balance, compare};
 
     const ALL: Seen = Seen {
         connects: true,
@@ -259,15 +250,15 @@ mod tests {
         book
     }
 
-    fn still(book: Book, kernel: Kernel) -> Sample {
-        Sample {
+    fn still(book: Book, kernel: [Option<u64>; NAMES.len()]) -> BookSample {
+        BookSample {
             before: book,
             kernel,
             after: book,
         }
     }
 
-    fn start() -> Sample {
+    fn start() -> BookSample {
         still(book(&[]), [Some(10), Some(20), Some(30), Some(5)])
     }
 
@@ -292,10 +283,10 @@ mod tests {
         // One is ESTABLISHED, one is in CLOSE_WAIT: either way of counting is right.
         for established in [6, 7] {
             let end = still(whole(), [Some(17), Some(26), Some(32), Some(established)]);
-            assert_eq!(compare(&start(), &end, true), super::Compared::default());
+            assert_eq!(compare(&start(), &end, true), super::BookCompared::default());
         }
         let lacking = still(whole(), [None; 4]);
-        assert_eq!(compare(&start(), &lacking, true), super::Compared::default());
+        assert_eq!(compare(&start(), &lacking, true), super::BookCompared::default());
     }
 
     #[test]
@@ -334,12 +325,12 @@ mod tests {
 
     #[test]
     fn what_happens_during_a_sample_is_no_difference() {
-        let end = Sample {
+        let end = BookSample {
             before: book(&[]),
             kernel: [Some(12), Some(23), Some(30), Some(6)],
             after: whole(),
         };
-        assert_eq!(compare(&start(), &end, true), super::Compared::default());
+        assert_eq!(compare(&start(), &end, true), super::BookCompared::default());
     }
 
     #[test]

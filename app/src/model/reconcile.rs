@@ -4,6 +4,8 @@ use std::fmt;
 
 use socklife_abi::event::{Total, ending, refusal};
 
+use super::sampled::Sampled;
+
 use super::{
     Listener,
     figures::{self, Totals},
@@ -89,19 +91,8 @@ fn ended(totals: &Totals, cause: u32) -> u64 {
     figures::ended(totals)[cause as usize]
 }
 
-/// The kernel's counters, by [`ALL`]; `None` for one that this kernel lacks.
-pub type Kernel = [Option<u64>; COUNTERS];
-
-/// The two, read at nearly one time: ours twice, with the kernel's in between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    /// Ours, before.
-    pub before: Totals,
-    /// The kernel's.
-    pub kernel: Kernel,
-    /// Ours, after.
-    pub after: Totals,
-}
+/// Our totals beside the kernel's counters, by [`ALL`].
+pub type Sample = Sampled<Totals, COUNTERS>;
 
 /// One counter between two samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,11 +189,11 @@ impl fmt::Display for Verdict<'_> {
 mod tests {
     use socklife_abi::event::{TOTALS, Total, ending, refusal};
 
-    use super::{ALL, Compared, Kernel, Sample, Totals, Verdict, compare};
+    use super::{ALL, COUNTERS, Compared, Sample, Totals, Verdict, compare};
 
     const ZERO: Totals = [0; TOTALS];
 
-    fn still(totals: Totals, kernel: Kernel) -> Sample {
+    fn still(totals: Totals, kernel: [Option<u64>; COUNTERS]) -> Sample {
         Sample {
             before: totals,
             kernel,
