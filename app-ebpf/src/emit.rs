@@ -14,7 +14,7 @@ use socklife_abi::{
 use crate::{
     books,
     lives::{self, Life},
-    maps::{EVENTS, LISTENERS, SHARES, count, global},
+    maps::{EVENTS, LISTENERS, REFUSALS, SHARES, count, global},
     mem::Mem,
     processes,
     requests::now,
@@ -163,6 +163,10 @@ impl Subject {
     #[inline(always)]
     pub fn connects(&self) {
         let birth_ns = self.envelope.time_ns;
+        // What ICMP said of an attempt before, which came about all the same.
+        if global!(FILTER.events) & (1 << Kind::ConnectFailed as u8) != 0 {
+            let _ = REFUSALS.remove(self.key);
+        }
         lives::begin(self.key, self.cookie, |life| {
             lives::again(self.key, life);
             life.birth_ns = birth_ns;

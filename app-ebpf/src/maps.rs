@@ -164,8 +164,8 @@ pub static CLOSING: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1_024, 0
 
 /// What ICMP said of connects, by the address of the `struct sock`.
 ///
-/// Inserted when the process is told, taken when the connect ends; else overwritten, or evicted by the LRU. It says whose
-/// it is.
+/// Inserted when the process is told, deleted when the connect ends without a connection and when the next one begins at that
+/// address; else evicted by the LRU. It says whose it is.
 #[map]
 pub static REFUSALS: LruHashMap<u64, Refusal> = LruHashMap::with_max_entries(1_024, 0);
 

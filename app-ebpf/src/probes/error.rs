@@ -54,7 +54,7 @@ fn reported(sk: u64) {
 pub fn refusal(sk: u64) -> Option<&'static Refusal> {
     // SAFETY: a value of the table, which says whose it is.
     let refusal = unsafe { &*REFUSALS.get_ptr(sk)? };
-    (refusal.cookie == lives::cookie(sk)).then_some(refusal)
+    (refusal.cookie != 0 && refusal.cookie == lives::cookie(sk)).then_some(refusal)
 }
 
 #[btf_tracepoint(function = "inet_sk_error_report")]
