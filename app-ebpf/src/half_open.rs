@@ -2,8 +2,8 @@
 
 use socklife_abi::{
     event::{
-        AcceptRefused, HalfOpenEnded, REFUSED_COOKIE, REFUSED_IGNORED, REFUSED_RESET, SynQueued, SynackSent, Total,
-        UNKNOWN, ending,
+        AcceptDeferred, AcceptRefused, HalfOpenEnded, REFUSED_COOKIE, REFUSED_IGNORED, REFUSED_RESET, SynQueued,
+        SynackSent, Total, UNKNOWN, ending,
     },
     program::Program,
     table::RequestKey,
@@ -91,7 +91,7 @@ pub fn ended<M: Mem>(listener: Sock<M>, key: &RequestKey, cookie: u64, cause: u3
             cause,
             synacks,
             refusals: u32::from(request.refusals),
-            reserved: 0,
+            deferred: u32::from(request.deferred_us != 0),
         },
     );
 }
@@ -127,6 +127,32 @@ fn refused<M: Mem>(listener: Sock<M>, tuple: Tuple, netns: u32, cookie: u64, how
     );
 }
 
+/// The final ACK came without data, and the listener waits for data.
+#[inline(always)]
+fn deferred<M: Mem>(listener: Sock<M>, key: &RequestKey, cookie: u64, timeouts: u32, via: Program) {
+    let Some(request) = requests::get(key) else {
+        return;
+    };
+    let tuple = tuple_of(key, listener.is_ipv6());
+    let Some(subject) = Subject::of(listener.key(), tuple, key.netns, via, || cookie) else {
+        return;
+    };
+    if !requests::defer(request, subject.envelope.time_ns) {
+        return;
+    }
+    listeners::count_one(listener.key(), key.netns, Total::AcceptDeferred);
+    let queues = listener.queues();
+    subject.emit_sampled(
+        listener.key(),
+        AcceptDeferred {
+            queues,
+            half_open_ns: requests::age(request, subject.envelope.time_ns),
+            timeouts,
+            reserved: 0,
+        },
+    );
+}
+
 /// A segment for a half-open connection was dropped: what that did to it. Returns whether it was refused for want of room.
 #[inline(always)]
 pub fn dropped<M: Mem>(listener: Sock<M>, key: &RequestKey, flags: u8, cookie: u64, fate: Fate, via: Program) -> bool {
@@ -134,6 +160,10 @@ pub fn dropped<M: Mem>(listener: Sock<M>, key: &RequestKey, flags: u8, cookie: u
     let full = accept_queue_is_full(&listener.queues());
     let is_ack = flags & (SYN | RST | ACK) == ACK;
     if fate.queued {
+        if is_ack && fate.deferred != 0 {
+            deferred(listener, key, cookie, fate.deferred, via);
+            return false;
+        }
         if is_ack && full {
             refused(listener, tuple, key.netns, cookie, REFUSED_IGNORED, via);
         }
@@ -163,6 +193,8 @@ pub struct Fate {
     pub listening: bool,
     /// SYN-ACKs that were sent.
     pub synacks: u32,
+    /// The segment was a bare ACK, and accept is deferred: for how many timeouts.
+    pub deferred: u32,
 }
 
 /// An ACK with a valid SYN cookie met a full accept queue.

@@ -3,7 +3,7 @@
 use core::{ffi::c_void, marker::PhantomData, mem::MaybeUninit};
 
 use aya_ebpf::helpers::generated::{bpf_get_socket_cookie, bpf_probe_read_kernel, bpf_skc_to_tcp_sock};
-use socklife_abi::kernel::{ABSENT, Off, Ptr};
+use socklife_abi::kernel::{ABSENT, Bits, Off, Ptr};
 
 use crate::{maps::global, sock::Sock};
 
@@ -129,6 +129,16 @@ impl<M: Mem> Obj<M> {
         }
         // SAFETY: `read` answers for the address.
         unsafe { M::read(self.0.add(field.bytes() as usize + bytes).cast()) }
+    }
+
+    /// A bit field; zero where this kernel has none.
+    #[inline(always)]
+    pub fn bits(self, field: Off<Bits>) -> u8 {
+        if field.bytes() == ABSENT {
+            return 0;
+        }
+        // SAFETY: `read` answers for the address.
+        field.of(unsafe { M::read(self.0.add(field.byte() as usize)) })
     }
 
     /// The object that has this one at that field.

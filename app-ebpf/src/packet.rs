@@ -210,7 +210,7 @@ pub fn sequence(skb: Obj<Probe>) -> (u32, u32) {
 /// The flags that its header has, or will have.
 #[inline(always)]
 pub fn tcp_flags(skb: Obj<Probe>) -> u8 {
-    control(skb).get(off!(tcb_flags))
+    control(skb).bits(off!(tcb_flags))
 }
 
 /// Bytes at a place that the kernel may have given away: what cannot be read is zero.

@@ -13,8 +13,6 @@ use crate::{
 
 /// The lowest bits of a parent's pointer are the node's colour (`rb_parent`).
 const RB_COLOUR: u64 = 3;
-/// The bits of `chrono_type`.
-const CHRONO: u8 = 3;
 
 /// What was seen of a queue so far.
 struct Seen {
@@ -170,7 +168,7 @@ impl Sock<Probe> {
     /// How far its data has come.
     #[inline(always)]
     pub fn flow(self) -> Flow {
-        let chrono = u32::from(self.0.get(off!(chrono_type)) & CHRONO);
+        let chrono = u32::from(self.0.bits(off!(chrono_type)));
         // SAFETY: takes no argument.
         let (time_ns, now) = unsafe { (bpf_ktime_get_ns(), bpf_jiffies64() as u32) };
         let since = now.wrapping_sub(self.0.get(off!(chrono_start)));

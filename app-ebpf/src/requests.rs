@@ -53,6 +53,8 @@ pub fn begin(key: &RequestKey, req: u64, now: u64) -> bool {
         refusals: 0,
         synacks: 0,
         reserved: 0,
+        deferred_us: 0,
+        reserved2: 0,
     };
     if REQUESTS.insert(key, request, u64::from(BPF_NOEXIST)).is_ok() {
         return true;
@@ -86,6 +88,8 @@ pub fn before<M: Mem>(key: &RequestKey, req: Req<M>) {
         refusals: 0,
         synacks: 1,
         reserved: 0,
+        deferred_us: 0,
+        reserved2: 0,
     };
     if REQUESTS.insert(key, request, u64::from(BPF_NOEXIST)).is_err() && REQUESTS.get_ptr(key).is_none() {
         missed(Missed::RequestTable);
@@ -114,4 +118,24 @@ pub fn age(request: &Request, now: u64) -> u64 {
     } else {
         now.saturating_sub(request.queued_ns)
     }
+}
+
+/// Its final ACK came now, and accept is deferred. False where that is known already.
+#[inline(always)]
+pub fn defer(request: &mut Request, now: u64) -> bool {
+    if request.deferred_us != 0 {
+        return false;
+    }
+    let us = now.saturating_sub(request.queued_ns) / 1000;
+    request.deferred_us = if us > u64::from(u32::MAX) { u32::MAX } else { us as u32 }.max(1);
+    true
+}
+
+/// Nanoseconds since accept was deferred, or `UNKNOWN`.
+#[inline(always)]
+pub fn deferred(request: &Request, now: u64) -> u64 {
+    if request.deferred_us == 0 {
+        return UNKNOWN;
+    }
+    now.saturating_sub(request.queued_ns + u64::from(request.deferred_us) * 1000)
 }

@@ -344,6 +344,19 @@ impl<M: Mem> Req<M> {
         u32::from(self.0.get(off!(req_retrans)))
     }
 
+    /// Its handshake is done, and its listener waits for data: how long, in timeouts. 0: it is not (`tcp_check_req`).
+    #[inline(always)]
+    pub fn deferred(self, listener: Sock<M>) -> u32 {
+        let timeouts = listener.0.get(off!(defer_accept));
+        // What is behind a `request_sock` is read by address.
+        let this = Obj::<Probe>::new(self.0.ptr());
+        if this.bits(off!(req_acked)) != 0 && this.bits(off!(req_timeouts)) < timeouts {
+            u32::from(timeouts)
+        } else {
+            0
+        }
+    }
+
     /// Whether it stands in the SYN queue. What leaves it is unhashed, and its memory is not given back at once
     /// (`SLAB_TYPESAFE_BY_RCU`).
     #[inline(always)]

@@ -2,6 +2,7 @@
 //!
 //! One small file for each kind says its fields and its text; the list is [`socklife_abi::for_each_event`].
 
+mod accept_deferred;
 mod accept_failed;
 mod accept_queued;
 mod accept_refused;
@@ -412,6 +413,12 @@ mod tests {
                 queues: QUEUES,
                 half_open_ns: 1,
                 retransmit: 1,
+                deferred: 1,
+            }),
+            Kind::AcceptDeferred => Detail::AcceptDeferred(abi::AcceptDeferred {
+                queues: QUEUES,
+                half_open_ns: 1,
+                timeouts: 2,
                 reserved: 0,
             }),
             Kind::CookieSent => Detail::CookieSent(abi::CookieSent { queues: QUEUES }),
@@ -428,11 +435,12 @@ mod tests {
                 cause: abi::ending::EXPIRED,
                 synacks: 6,
                 refusals: 1,
-                reserved: 0,
+                deferred: 1,
             }),
             Kind::AcceptQueued => Detail::AcceptQueued(abi::AcceptQueued {
                 queues: QUEUES,
                 half_open_ns: 1,
+                deferred_ns: 1,
                 flags: abi::BY_FASTOPEN,
                 refusals: 1,
             }),

@@ -23,6 +23,19 @@ pub fn split(args: Vec<String>) -> (Vec<String>, Vec<String>) {
     (options, filters)
 }
 
+/// How often each trial runs, to find what fails now and then.
+const TIMES: &str = "--times";
+
+/// Takes `--times N` out of the arguments: 1 if it is not there.
+pub fn times(mut args: Vec<String>) -> (u32, Vec<String>) {
+    let Some(at) = args.iter().position(|arg| arg == TIMES) else {
+        return (1, args);
+    };
+    let taken: Vec<_> = args.drain(at..(at + 2).min(args.len())).collect();
+    let times = taken.get(1).and_then(|times| times.parse().ok());
+    (times.expect("--times wants a number"), args)
+}
+
 /// Names a file with the names of trials, of which alone we choose.
 const TRIALS: &str = "SOCKLIFE_TRIALS";
 

@@ -14,8 +14,9 @@ mod vm;
 
 use std::{
     any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
+    panic::{self, AssertUnwindSafe, catch_unwind},
     process::ExitCode,
+    sync::Mutex,
     time::Instant,
 };
 
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
 
 /// Runs the trials that the arguments choose; all of them one at a time, for they count what happens on the machine.
 fn run(args: Vec<String>) -> ExitCode {
+    let (times, args) = choice::times(args);
     let (args, filters) = choice::split(args);
     let mut args = Arguments::from_iter(args);
     // SAFETY: no arguments.
@@ -53,10 +55,11 @@ fn run(args: Vec<String>) -> ExitCode {
     }
     let choice = Choice::new(filters, &mut args);
     args.test_threads = Some(1);
-    libtest_mimic::run(&args, trials(&choice, args.list)).exit_code()
+    remember_places();
+    libtest_mimic::run(&args, trials(&choice, args.list, times)).exit_code()
 }
 
-fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
+fn trials(choice: &Choice, list: bool, times: u32) -> Vec<Trial> {
     let mut trials = Vec::new();
     for class in Class::ALL {
         let chosen = |cases: &[(&'static str, cases::Case)]| -> Vec<_> {
@@ -84,7 +87,7 @@ fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
             if let Some(reason) = &refused {
                 harness::say(&format!("skip: {name}: {reason}"));
             }
-            trials.push(trial(name, case).with_ignored_flag(refused.is_some()));
+            trials.push(trial(name, times, case).with_ignored_flag(refused.is_some()));
         };
         for (end, kinds, cases) in groups {
             let count = cases.len();
@@ -113,7 +116,7 @@ fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
                     shared::forbid();
                     case();
                 };
-                trials.push(trial(name, case));
+                trials.push(trial(name, times, case));
             }
         }
     }
@@ -124,31 +127,54 @@ fn trials(choice: &Choice, list: bool) -> Vec<Trial> {
 /// socklife says so: such a run proves nothing. One that is skipped each time fails.
 const RUNS: u32 = 3;
 
-fn trial(name: String, case: impl Fn() + Send + 'static) -> Trial {
+fn trial(name: String, times: u32, case: impl Fn() + Send + 'static) -> Trial {
     Trial::test(name.clone(), move || {
         let begin = Instant::now();
-        let outcome = (1..).find_map(|run| match catch_unwind(AssertUnwindSafe(&case)) {
-            Ok(()) => Some(Ok(())),
-            Err(panic) if !harness::kernel_skipped() || run >= RUNS => Some(Err(failure(&*panic))),
-            Err(_) => {
-                harness::say(&format!("again: {name}: the kernel skipped a program"));
-                None
-            }
-        });
-        // Read by `cargo xtask`.
+        let outcome = (0..times).try_for_each(|_| once(&name, &case));
+        // Both are read by `cargo xtask`.
+        if let Err(text) = &outcome {
+            text.lines()
+                .for_each(|line| harness::say(&format!("why: {name}: {line}")));
+        }
         harness::say(&format!(
             "time: {name}: {:.2} s, {} starts",
             begin.elapsed().as_secs_f64(),
             harness::starts()
         ));
-        outcome.unwrap_or(Ok(()))
+        outcome.map_err(Failed::from)
     })
 }
 
-fn failure(panic: &(dyn Any + Send)) -> Failed {
+/// What it panicked with, if it did.
+fn once(name: &str, case: &impl Fn()) -> Result<(), String> {
+    for run in 1.. {
+        match catch_unwind(AssertUnwindSafe(case)) {
+            Ok(()) => break,
+            Err(panic) if !harness::kernel_skipped() || run >= RUNS => return Err(failure(&*panic)),
+            Err(_) => harness::say(&format!("again: {name}: the kernel skipped a program")),
+        }
+    }
+    Ok(())
+}
+
+/// Where the last panic was.
+static PLACE: Mutex<String> = Mutex::new(String::new());
+
+fn remember_places() {
+    let print = panic::take_hook();
+    panic::set_hook(Box::new(move |info| {
+        if let (Some(place), Ok(mut last)) = (info.location(), PLACE.lock()) {
+            *last = place.to_string();
+        }
+        print(info);
+    }));
+}
+
+fn failure(panic: &(dyn Any + Send)) -> String {
     let text = panic
         .downcast_ref::<String>()
         .cloned()
         .or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-    Failed::from(text.unwrap_or_else(|| "panicked".to_owned()))
+    let place = PLACE.lock().map(|place| place.clone()).unwrap_or_default();
+    format!("{place}: {}", text.unwrap_or_else(|| "panicked".to_owned()))
 }

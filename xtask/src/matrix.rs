@@ -13,6 +13,8 @@ use crate::{
 const CLASSES: &[&str] = &["fentry", "kprobe", "tracepoint", "any", "native"];
 /// How many of the slowest trials are shown.
 const SLOWEST: usize = 10;
+/// How much of a failed trial's reason is shown: lines, and characters of each.
+const REASON: (usize, usize) = (20, 400);
 
 /// The run of the integration tests on one kernel.
 pub struct Run {
@@ -144,8 +146,10 @@ fn class_of(trial: &str) -> &str {
 
 /// All that is to be said about the runs, line by line.
 pub struct Report {
-    /// The matrix, the skips and the faults.
+    /// The matrix and the skips.
     pub lines: Vec<String>,
+    /// The faults, and why.
+    pub faults: Vec<String>,
     /// The sum over all runs; a fault that is no trial's counts as one failed.
     pub counts: Counts,
 }
@@ -165,6 +169,10 @@ pub fn report(runs: &[Run], policy: &Policy) -> Report {
         counts = counts.plus(own);
         counts.failed += found.len().saturating_sub(own.failed);
         faults.extend(found.into_iter().map(|fault| format!("fault: {}: {fault}", run.title)));
+        for (name, reason) in &run.trials.reasons {
+            let lines = reason.iter().take(REASON.0);
+            faults.extend(lines.map(|line| format!("why: {}: {name}: {line:.*}", run.title, REASON.1)));
+        }
         for (name, verdict) in &run.trials.verdicts {
             if let Verdict::Skipped(reason) = verdict {
                 lines.push(format!("skipped: {}: {name}: {reason}", run.title));
@@ -172,8 +180,7 @@ pub fn report(runs: &[Run], policy: &Policy) -> Report {
         }
     }
     lines.extend(runs.iter().flat_map(left_out));
-    lines.extend(faults);
-    Report { lines, counts }
+    Report { lines, faults, counts }
 }
 
 fn align(table: &[Vec<String>]) -> Vec<String> {
@@ -239,7 +246,7 @@ mod tests {
         run.left_out = all.iter().filter(|name| !chosen.contains(*name)).cloned().collect();
         run.chosen = chosen;
         let report = report(&[run], &policy);
-        let text = report.lines.join("\n");
+        let text = [report.lines, report.faults].concat().join("\n");
         assert!(
             text.contains("1 trials never ran, which docs/kernels.md wants here: fentry::doctor"),
             "{text}"
@@ -277,7 +284,7 @@ mod tests {
                 skipped: 2
             }
         );
-        let text = report.lines.join("\n");
+        let text = [report.lines, report.faults].concat().join("\n");
         assert!(text.contains("skipped: 6.1 (6.1.0-56): kprobe::b: none"), "{text}");
         assert!(!text.contains("fault: 6.1 (6.1.0-56): kprobe::b"), "{text}");
         assert!(text.contains("fault: 6.1 (6.1.0-56): any::c was skipped"), "{text}");

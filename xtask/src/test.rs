@@ -141,6 +141,10 @@ fn all_of_it(args: &Args, lints: bool) -> Result<()> {
         output::line(line);
     }
     let counts = counts.plus(report.counts);
+    // Last, for the end of a long output is what is kept.
+    for line in &report.faults {
+        output::line(line);
+    }
     for fault in &faults {
         output::line(format!("fault: {fault}"));
     }

@@ -23,6 +23,8 @@ pub struct Trials {
     pub verdicts: BTreeMap<String, Verdict>,
     /// What they took, as far as they said.
     pub times: BTreeMap<String, Taken>,
+    /// Why those that failed did, a line each.
+    pub reasons: BTreeMap<String, Vec<String>>,
     /// What the test binary said at its end inside a VM.
     pub exit: Option<i32>,
     running: Option<String>,
@@ -92,6 +94,10 @@ impl Trials {
         let text = text.trim();
         if let Some((name, taken)) = text.strip_prefix("time: ").and_then(read_taken) {
             self.times.insert(name, taken);
+            return;
+        }
+        if let Some((name, line)) = text.strip_prefix("why: ").and_then(|s| s.split_once(": ")) {
+            self.reasons.entry(name.to_owned()).or_default().push(line.to_owned());
             return;
         }
         if let Some((name, reason)) = text.strip_prefix("skip: ").and_then(|s| s.split_once(": ")) {
@@ -191,6 +197,8 @@ mod tests {
              ok\n\
              [    3.1] clocksource: Switched\n\
              test any::c ... something said\n\
+             why: any::c: a.rs:1:2: left: 1\n\
+             why: any::c: ok: 2\n\
              time: any::c: 1.25 s, 3 starts\n\
              FAILED\n\
              test any::d ... ignored\n\
@@ -204,6 +212,7 @@ mod tests {
         );
         assert_eq!(trials.verdicts["any::c"], Verdict::Failed);
         assert_eq!(trials.verdicts["any::d"], Verdict::Skipped("ignored".to_owned()));
+        assert_eq!(trials.reasons["any::c"], ["a.rs:1:2: left: 1", "ok: 2"]);
         assert_eq!(trials.exit, Some(101));
         let taken = Taken {
             seconds: 1.25,

@@ -61,6 +61,7 @@ macro_rules! for_each_event {
             41 => SkbAlloc "skb_alloc",
             42 => SkbFree "skb_free",
             43 => AcceptFailed "accept_failed",
+            44 => AcceptDeferred "accept_deferred",
         }
     };
 }
@@ -474,6 +475,20 @@ pub struct SynackRetransmitted {
     pub half_open_ns: u64,
     /// Which retransmission: 1 is the first (`request_sock.num_retrans` after it).
     pub retransmit: u32,
+    /// 1: its final ACK has come, and accept is deferred.
+    pub deferred: u32,
+}
+
+/// The final ACK of a handshake came without data, and the listener waits for data (`TCP_DEFER_ACCEPT`).
+#[derive(Clone, Copy, Debug, Pod, Zeroable)]
+#[repr(C)]
+pub struct AcceptDeferred {
+    /// The listener.
+    pub queues: Queues,
+    /// Since `syn_queued`, or [`UNKNOWN`].
+    pub half_open_ns: u64,
+    /// How many timeouts of the SYN-ACK it may wait (`rskq_defer_accept`).
+    pub timeouts: u32,
     /// Zero.
     pub reserved: u32,
 }
@@ -574,8 +589,8 @@ pub struct HalfOpenEnded {
     pub synacks: u32,
     /// How often its final ACK met a full accept queue.
     pub refusals: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1: its final ACK had come, and accept was deferred.
+    pub deferred: u32,
 }
 
 /// The child came of a SYN cookie: it never stood in the SYN queue.
@@ -591,6 +606,8 @@ pub struct AcceptQueued {
     pub queues: Queues,
     /// Since `syn_queued`, or [`UNKNOWN`].
     pub half_open_ns: u64,
+    /// Of that, since `accept_deferred`; or [`UNKNOWN`].
+    pub deferred_ns: u64,
     /// `BY_COOKIE`, `BY_FASTOPEN`.
     pub flags: u32,
     /// How often its final ACK met a full accept queue before.
@@ -661,10 +678,11 @@ pub enum Total {
     AcceptUnseen,
     /// SYNs with data, or with the option, for which Fast Open's queue had no room.
     FastopenRefused,
+    AcceptDeferred,
 }
 
 /// How many [`Total`]s there are.
-pub const TOTALS: usize = 34;
+pub const TOTALS: usize = 35;
 
 /// A listener's queues, and all that was counted of it so far. Made from the kernel's table, not at a hook.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -723,14 +741,14 @@ const _: () = {
     assert!(size_of::<SynackRetransmitted>() == 40);
     assert!(size_of::<SynRefused>() == 32);
     assert!(size_of::<HalfOpenEnded>() == 48);
-    assert!(size_of::<AcceptQueued>() == 40);
+    assert!(size_of::<AcceptQueued>() == 48);
     assert!(size_of::<AcceptRefused>() == 40);
     assert!(size_of::<NeverAccepted>() == 16);
     assert!(size_of::<Listener>() == 24 + 8 * TOTALS + 24);
     assert!(Total::HalfOpenEnded as usize == Total::SynRefused as usize + refusal::NAMES.len());
     assert!(Total::AcceptQueued as usize == Total::HalfOpenEnded as usize + ending::NAMES.len());
     assert!(Total::DeadInQueue as usize == Total::AcceptFailed as usize + accept_failure::NAMES.len());
-    assert!(Total::FastopenRefused as usize + 1 == TOTALS);
+    assert!(Total::AcceptDeferred as usize + 1 == TOTALS);
     assert!(size_of::<State>() == 8);
     assert!(size_of::<Closed>() == 64);
 };

@@ -38,6 +38,31 @@ impl<T> Off<T> {
     }
 }
 
+/// A bit field within one byte; in some kernels the same field is a byte, or begins at one: then its lowest eight bits.
+#[derive(Clone, Copy, Debug)]
+pub enum Bits {}
+
+impl Off<Bits> {
+    /// The field is `width` bits, the lowest of which is bit `shift` of that byte.
+    #[must_use]
+    pub const fn bits(byte: u32, shift: u32, width: u32) -> Self {
+        Self(byte << 8 | shift << 4 | width, PhantomData)
+    }
+
+    /// Bytes into the structure.
+    #[must_use]
+    pub const fn byte(self) -> u32 {
+        self.0 >> 8
+    }
+
+    /// The field out of its byte.
+    #[must_use]
+    pub const fn of(self, byte: u8) -> u8 {
+        let (shift, width) = (self.0 >> 4 & 7, self.0 & 15);
+        byte >> shift & (0xff >> (8 - width))
+    }
+}
+
 /// How to resolve one field.
 #[derive(Clone, Copy, Debug)]
 pub struct FieldSpec {
@@ -51,8 +76,8 @@ pub struct FieldSpec {
     pub size: usize,
     /// The programs can do without it.
     pub optional: bool,
-    /// A bit field at the bottom of its byte, which the programs cut out.
-    pub low_bits: bool,
+    /// It is [`Bits`].
+    pub bits: bool,
 }
 
 macro_rules! kernel_fields {
@@ -76,15 +101,15 @@ macro_rules! kernel_fields {
                     path: $path,
                     size: size_of::<$ty>(),
                     optional: kernel_fields!(@optional $($trait)?),
-                    low_bits: kernel_fields!(@low_bits $($trait)?),
+                    bits: kernel_fields!(@bits $($trait)?),
                 },)*
             ];
         }
     };
     (@optional optional) => { true };
     (@optional $($other:ident)?) => { false };
-    (@low_bits low_bits) => { true };
-    (@low_bits $($other:ident)?) => { false };
+    (@bits bits) => { true };
+    (@bits $($other:ident)?) => { false };
 }
 
 /// A pointer in kernel memory.
@@ -124,6 +149,7 @@ kernel_fields! {
     reuseport: Ptr = "sock"."sk_reuseport_cb",
     reuseport_overflow: u32 = "sock_reuseport"."synq_overflow_ts",
     syn_queue: u32 = "inet_connection_sock"."icsk_accept_queue.qlen",
+    defer_accept: u8 = "inet_connection_sock"."icsk_accept_queue.rskq_defer_accept",
     fastopen_queue: u32 = "inet_connection_sock"."icsk_accept_queue.fastopenq.qlen",
     fastopen_limit: u32 = "inet_connection_sock"."icsk_accept_queue.fastopenq.max_qlen",
     sport: u16 = "inet_sock"."inet_sport",
@@ -139,7 +165,7 @@ kernel_fields! {
     timer_event: u8 = "inet_connection_sock"."icsk_pending",
     user_timeout: u32 = "inet_connection_sock"."icsk_user_timeout",
     window_probes: u8 = "inet_connection_sock"."icsk_probes_out",
-    ca_state: u8 = "inet_connection_sock"."icsk_ca_state" low_bits,
+    ca_state: Bits = "inet_connection_sock"."icsk_ca_state" bits,
     write_timer: u64 = "inet_connection_sock"."icsk_retransmit_timer" optional,
     write_timer_in_sock: u64 = "sock"."tcp_retransmit_timer" optional,
     wmem_queued: u32 = "sock"."sk_wmem_queued",
@@ -155,7 +181,7 @@ kernel_fields! {
     rcv_wup: u32 = "tcp_sock"."rcv_wup",
     chrono_start: u32 = "tcp_sock"."chrono_start",
     chrono_stat: [u32; 3] = "tcp_sock"."chrono_stat",
-    chrono_type: u8 = "tcp_sock"."chrono_type" low_bits,
+    chrono_type: Bits = "tcp_sock"."chrono_type" bits,
     out_of_order_queue: Ptr = "tcp_sock"."out_of_order_queue.rb_node",
     receive_queue: Ptr = "sock"."sk_receive_queue.next",
     receive_queue_len: u32 = "sock"."sk_receive_queue.qlen",
@@ -174,6 +200,8 @@ kernel_fields! {
     req_ops: Ptr = "request_sock"."rsk_ops",
     req_family: u32 = "request_sock_ops"."family",
     req_retrans: u8 = "request_sock"."num_retrans",
+    req_timeouts: Bits = "request_sock"."num_timeout" bits,
+    req_acked: Bits = "inet_request_sock"."acked" bits,
     req_timer: u64 = "request_sock"."rsk_timer",
     req_synack_us: u64 = "tcp_request_sock"."snt_synack",
     timer_function: Ptr = "timer_list"."function",
@@ -191,7 +219,7 @@ kernel_fields! {
     skb_control: u64 = "sk_buff"."cb",
     tcb_seq: u32 = "tcp_skb_cb"."seq",
     tcb_end_seq: u32 = "tcp_skb_cb"."end_seq",
-    tcb_flags: u8 = "tcp_skb_cb"."tcp_flags" low_bits,
+    tcb_flags: Bits = "tcp_skb_cb"."tcp_flags" bits,
     skb_network: u16 = "sk_buff"."network_header",
     skb_transport: u16 = "sk_buff"."transport_header",
     skb_dst: Ptr = "sk_buff"."_skb_refdst",

@@ -36,10 +36,14 @@ pub struct Request {
     pub synacks: u8,
     /// Zero.
     pub reserved: u8,
+    /// Microseconds from there to its final ACK, where accept was deferred then; 0: it was not.
+    pub deferred_us: u32,
+    /// Zero.
+    pub reserved2: u32,
 }
 
 // A SYN flood fills the table as far as the backlogs allow: what one takes is bounded.
-const _: () = assert!(size_of::<RequestKey>() + size_of::<Request>() == 64);
+const _: () = assert!(size_of::<RequestKey>() + size_of::<Request>() == 72);
 
 /// A listener: who it is, and what was counted of it.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]

@@ -50,13 +50,18 @@ fn queued<M: Mem>(child: Sock<M>, way: &Way, via: Program) {
         subject.emit(CookieAccepted { queues: way.queues });
     }
     listeners::count_one(way.listener, netns, Total::AcceptQueued);
-    let (half_open_ns, refusals) = match &way.request {
-        Some(request) => (requests::age(request, queued_ns), u32::from(request.refusals)),
-        None => (UNKNOWN, 0),
+    let (half_open_ns, deferred_ns, refusals) = match &way.request {
+        Some(request) => (
+            requests::age(request, queued_ns),
+            requests::deferred(request, queued_ns),
+            u32::from(request.refusals),
+        ),
+        None => (UNKNOWN, UNKNOWN, 0),
     };
     subject.emit(AcceptQueued {
         queues: way.queues,
         half_open_ns,
+        deferred_ns,
         flags: way.flags,
         refusals,
     });

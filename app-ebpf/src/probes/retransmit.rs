@@ -22,8 +22,6 @@ use crate::{
 /// `enum tcp_ca_state`.
 const CA_RECOVERY: u8 = 3;
 const CA_LOSS: u8 = 4;
-/// `icsk_ca_state` shares its byte with flags.
-const CA_STATE: u8 = 0x1f;
 /// `ICSK_TIME_LOSS_PROBE`
 pub const TIME_LOSS_PROBE: u8 = 5;
 
@@ -31,7 +29,7 @@ pub const TIME_LOSS_PROBE: u8 = 5;
 #[inline(always)]
 fn cause(sock: Sock<Probe>) -> u32 {
     let event = sock.0.get(off!(timer_event));
-    match sock.0.get(off!(ca_state)) & CA_STATE {
+    match sock.0.bits(off!(ca_state)) {
         CA_LOSS if event == 0 => resend::TIMEOUT,
         CA_LOSS => resend::AFTER_TIMEOUT,
         _ if event == TIME_LOSS_PROBE => resend::TAIL_LOSS_PROBE,

@@ -23,7 +23,7 @@ use crate::{
     packet::{self, Packet},
     probes::cookie::{NEEDS_ECN, RWND_INIT, TIMEOUT_INIT},
     requests,
-    sock::Req,
+    sock::{Req, Sock},
     softirq::softirq,
 };
 
@@ -150,9 +150,12 @@ fn retransmitted<M: Mem>(sk: u64, req: u64, via: Program) {
     let Some(subject) = Subject::of(listener.key(), tuple, netns, via, || req.cookie()) else {
         return;
     };
-    let half_open_ns = match requests::get(&requests::key(&tuple, netns)) {
-        Some(request) => requests::age(request, subject.envelope.time_ns),
-        None => UNKNOWN,
+    let (half_open_ns, deferred) = match requests::get(&requests::key(&tuple, netns)) {
+        Some(request) => (
+            requests::age(request, subject.envelope.time_ns),
+            u32::from(request.deferred_us != 0),
+        ),
+        None => (UNKNOWN, 0),
     };
     let queues = listener.queues();
     subject.emit_sampled(
@@ -161,7 +164,7 @@ fn retransmitted<M: Mem>(sk: u64, req: u64, via: Program) {
             queues,
             half_open_ns,
             retransmit: req.retransmits() + 1,
-            reserved: 0,
+            deferred,
         },
     );
 }
@@ -274,6 +277,13 @@ pub fn timer_exit_raw_tp(_: RawTracePointContext) -> i32 {
 
 // A segment for a half-open connection: `tcp_check_req` looks at it.
 
+/// For a bare ACK: how long accept is deferred, in timeouts.
+#[inline(always)]
+fn deferred<M: Mem>(listener: Sock<M>, req: Req<M>, skb: u64) -> u32 {
+    let (seq, end) = packet::sequence(Obj::new(skb as *const u8));
+    if seq == end { req.deferred(listener) } else { 0 }
+}
+
 #[inline(always)]
 fn checked<M: Mem>(sk: u64, skb: u64, req: u64, returned: u64, via: Program) {
     if let Some(softirq) = softirq() {
@@ -292,6 +302,7 @@ fn checked<M: Mem>(sk: u64, skb: u64, req: u64, returned: u64, via: Program) {
         queued: req.is_queued(),
         listening: true,
         synacks: req.retransmits() + 1,
+        deferred: deferred(listener, req, skb),
     };
     let flags = packet::flags(Obj::<M>::new(skb as *const u8));
     if half_open::dropped(listener, &key, flags, req.cookie(), fate, via)
@@ -420,6 +431,7 @@ pub fn dropped_tp_btf(context: BtfTracePointContext) -> i32 {
             queued: req.is_queued(),
             listening: listener.state() == state::LISTEN,
             synacks: req.retransmits() + 1,
+            deferred: deferred(listener, req, skb),
         };
         if half_open::dropped(listener, &key, packet.flags, req.cookie(), fate, via)
             && let Some(softirq) = softirq()

@@ -77,7 +77,7 @@ pub struct FilterArgs {
     ///
     /// bound, listening, connect, connected, connect_failed, established, accepted, state, closed; of a listener's queues:
     /// syn_queued, synack_sent, synack_retransmitted, cookie_sent, cookie_accepted, cookie_rejected, syn_refused,
-    /// half_open_ended, accept_queued, accept_refused, never_accepted, listener; of who holds a socket: handed_off, finding,
+    /// half_open_ended, accept_deferred, accept_queued, accept_refused, never_accepted, listener; of who holds a socket: handed_off, finding,
     /// last_close, fd_opened, fd_closed, forked, executed, exited, inherited, touched; of the data: skb_dropped,
     /// retransmitted, reset_sent, reset_received, rcvq_full, window_stalled, sndbuf_limited. docs/events.md has each.
     #[arg(short, long = "event", value_name = "KIND", value_delimiter = ',', value_parser = kind)]

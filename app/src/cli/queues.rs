@@ -26,6 +26,7 @@ const KINDS: &[Kind] = &[
     Kind::CookieRejected,
     Kind::SynRefused,
     Kind::HalfOpenEnded,
+    Kind::AcceptDeferred,
     Kind::AcceptQueued,
     Kind::AcceptRefused,
     Kind::Accepted,

@@ -26,6 +26,10 @@ impl Describe for AcceptQueued {
     const FIELDS: &'static [FieldDoc] = queue_fields!(
         ("half_open_ns", "time in the SYN queue, since `syn_queued`"),
         (
+            "deferred_ns",
+            "how much of that was after the final ACK, for accept was deferred (`accept_deferred`); absent otherwise"
+        ),
+        (
             "by",
             "`cookie` or `fastopen`: it never stood in the SYN queue; absent for an ordinary handshake"
         ),
@@ -40,6 +44,9 @@ impl Describe for AcceptQueued {
         if let Some(ns) = known(self.half_open_ns) {
             map.serialize_entry("half_open_ns", &ns)?;
         }
+        if let Some(ns) = known(self.deferred_ns) {
+            map.serialize_entry("deferred_ns", &ns)?;
+        }
         if let Some(by) = by(self) {
             map.serialize_entry("by", by)?;
         }
@@ -53,6 +60,9 @@ impl Describe for AcceptQueued {
         write!(out, "accept queue {}", queues::accept(&self.queues))?;
         if let Some(ns) = known(self.half_open_ns) {
             write!(out, ", half-open for {}", Millis(ns))?;
+        }
+        if let Some(ns) = known(self.deferred_ns) {
+            write!(out, ", of that deferred for {}", Millis(ns))?;
         }
         if let Some(by) = by(self) {
             write!(out, ", by {by}")?;

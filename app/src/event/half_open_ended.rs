@@ -24,6 +24,10 @@ impl Describe for HalfOpenEnded {
             "refusals",
             "how often its final ACK met a full accept queue; absent for never"
         ),
+        (
+            "deferred",
+            "true: its final ACK had come, and accept was deferred (`accept_deferred`); absent otherwise"
+        ),
     );
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
@@ -37,6 +41,9 @@ impl Describe for HalfOpenEnded {
         }
         if self.refusals != 0 {
             map.serialize_entry("refusals", &self.refusals)?;
+        }
+        if self.deferred != 0 {
+            map.serialize_entry("deferred", &true)?;
         }
         Ok(())
     }
@@ -53,6 +60,9 @@ impl Describe for HalfOpenEnded {
         }
         if self.refusals != 0 {
             write!(out, ", final ACK refused {}×", self.refusals)?;
+        }
+        if self.deferred != 0 {
+            out.write_str(", accept was deferred")?;
         }
         Ok(())
     }

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// The simple totals: their names in JSON.
-const TOTALS: [(&str, Total); 12] = [
+const TOTALS: [(&str, Total); 13] = [
     ("syn_queued_total", Total::SynQueued),
     ("cookie_sent_total", Total::CookieSent),
     ("cookie_accepted_total", Total::CookieAccepted),
@@ -22,6 +22,7 @@ const TOTALS: [(&str, Total); 12] = [
     ("dead_in_queue_total", Total::DeadInQueue),
     ("accept_unseen_total", Total::AcceptUnseen),
     ("fastopen_refused_total", Total::FastopenRefused),
+    ("accept_deferred_total", Total::AcceptDeferred),
 ];
 
 impl Describe for Listener {
@@ -57,6 +58,10 @@ impl Describe for Listener {
         (
             "fastopen_refused_total",
             "SYNs of TCP Fast Open that its queue had no room for: an ordinary handshake follows"
+        ),
+        (
+            "accept_deferred_total",
+            "handshakes that were done while accept was deferred (`TCP_DEFER_ACCEPT`)"
         ),
         ("accept_failed_total", "accept(2) that failed, by errno: an object"),
         (

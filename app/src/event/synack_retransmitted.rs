@@ -9,11 +9,16 @@ use super::{
 };
 
 impl Describe for SynackRetransmitted {
-    const MEANING: &'static str = "A SYN-ACK was sent again: no final ACK came, or it met a full accept queue.";
+    const MEANING: &'static str = "A SYN-ACK was sent again: no final ACK came, it met a full accept queue, or accept was \
+                                   deferred (`accept_deferred`).";
     const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!(
         ("half_open_ns", "since `syn_queued`"),
         ("retransmit", "which retransmission; 1 is the first"),
+        (
+            "deferred",
+            "true: its final ACK came, and the time for which accept is deferred is over; absent otherwise"
+        ),
     );
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
@@ -21,13 +26,20 @@ impl Describe for SynackRetransmitted {
         if let Some(ns) = known(self.half_open_ns) {
             map.serialize_entry("half_open_ns", &ns)?;
         }
-        map.serialize_entry("retransmit", &self.retransmit)
+        map.serialize_entry("retransmit", &self.retransmit)?;
+        if self.deferred != 0 {
+            map.serialize_entry("deferred", &true)?;
+        }
+        Ok(())
     }
 
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
         write!(out, "no. {}", self.retransmit)?;
         if let Some(ns) = known(self.half_open_ns) {
             write!(out, ", half-open for {}", Millis(ns))?;
+        }
+        if self.deferred != 0 {
+            out.write_str(", its ACK came: accept is deferred")?;
         }
         Ok(())
     }

@@ -33,10 +33,8 @@ pub struct Field {
     pub offset: u32,
     /// Bytes.
     pub size: u32,
-    /// Not at a byte, or not of whole bytes.
-    pub bitfield: bool,
-    /// It begins at a byte: a bit field is the lowest bits of that.
-    pub at_byte: bool,
+    /// For one that is not at a byte, or not of whole bytes: where in its byte it begins, and how wide it is.
+    pub bits: Option<(u32, u32)>,
 }
 
 /// Names to look for.
@@ -181,8 +179,7 @@ impl Btf {
         let mut found = Field {
             offset: 0,
             size: 0,
-            bitfield: false,
-            at_byte: true,
+            bits: None,
         };
         for name in path.split('.') {
             let Some((bits, ty, width)) = self.member(number, name)? else {
@@ -192,8 +189,7 @@ impl Btf {
             found = Field {
                 offset: found.offset + bits / 8,
                 size,
-                bitfield: bits % 8 != 0 || (width != 0 && width != size * 8),
-                at_byte: bits % 8 == 0,
+                bits: (bits % 8 != 0 || (width != 0 && width != size * 8)).then_some((bits % 8, width)),
             };
             number = ty;
         }
@@ -413,8 +409,7 @@ mod tests {
             Some(Field {
                 offset,
                 size,
-                bitfield: false,
-                at_byte: true,
+                bits: None,
             })
         };
         assert_eq!(field("inner", "head"), at(0, 8));
@@ -423,8 +418,11 @@ mod tests {
         assert_eq!(field("outer", "within.c"), at(16, 16));
         assert_eq!(field("inner", "nothing"), None);
         assert_eq!(field("gone", "head"), None);
-        assert!(field("inner", "flag").is_some_and(|field| field.bitfield && !field.at_byte));
-        assert!(field("inner", "low").is_some_and(|field| field.bitfield && field.at_byte && field.offset == 25));
+        assert!(field("inner", "flag").is_some_and(|field| field.bits.is_some_and(|(shift, _)| shift != 0)));
+        assert!(
+            field("inner", "low")
+                .is_some_and(|field| field.bits.is_some_and(|(shift, _)| shift == 0) && field.offset == 25)
+        );
     }
 
     #[test]

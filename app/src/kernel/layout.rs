@@ -1,10 +1,10 @@
 //! What the programs must know of the running kernel, out of its BTF.
 
 use anyhow::{Context as _, Result, ensure};
-use socklife_abi::kernel::{ABSENT, ArgSpec, Args, FieldSpec, NO_ARG, Offsets, Regs};
+use socklife_abi::kernel::{ABSENT, ArgSpec, Args, FieldSpec, NO_ARG, Off, Offsets, Regs};
 
 use super::{
-    btf::{Btf, Names},
+    btf::{Btf, Field, Names},
     reasons::Reasons,
 };
 
@@ -108,10 +108,10 @@ fn offset(btf: &Btf, spec: &FieldSpec) -> Result<u32> {
     let FieldSpec { of, path, size, .. } = spec;
     match btf.field(of, path)? {
         Some(field) => {
-            ensure!(
-                !field.bitfield || (spec.low_bits && field.at_byte),
-                "{of}.{path} is a bit field in this kernel"
-            );
+            if spec.bits {
+                return bits(field).with_context(|| format!("{of}.{path} goes over the end of a byte in this kernel"));
+            }
+            ensure!(field.bits.is_none(), "{of}.{path} is a bit field in this kernel");
             // A wider field would be read by half, and an array of two words is read word by word.
             ensure!(
                 field.size as usize >= *size,
@@ -122,6 +122,13 @@ fn offset(btf: &Btf, spec: &FieldSpec) -> Result<u32> {
         None if spec.optional => Ok(ABSENT),
         None => anyhow::bail!("this kernel has no {of}.{path}"),
     }
+}
+
+/// A field as [`Bits`](socklife_abi::kernel::Bits); `None` where one byte does not hold it.
+fn bits(field: Field) -> Option<u32> {
+    let (shift, width) = field.bits.unwrap_or((0, 8));
+    let width = if shift == 0 { width.min(8) } else { width };
+    (width > 0 && shift + width <= 8).then(|| Off::bits(field.offset, shift, width).bytes())
 }
 
 fn position(btf: &Btf, spec: &ArgSpec) -> Result<u8> {

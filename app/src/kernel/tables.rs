@@ -372,7 +372,7 @@ fn silent(key: &RequestKey, request: &Request, time_ns: u64) -> Event {
             cause: ending::UNKNOWN,
             synacks: 0,
             refusals: u32::from(request.refusals),
-            reserved: 0,
+            deferred: u32::from(request.deferred_us != 0),
         }),
     }
 }

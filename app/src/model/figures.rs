@@ -125,6 +125,7 @@ fn slots(detail: &Detail) -> [Option<usize>; 2] {
         Detail::SynRefused(refused) => by_cause(Total::SynRefused, &refusal::NAMES, refused.cause),
         Detail::HalfOpenEnded(ended) => by_cause(Total::HalfOpenEnded, &ending::NAMES, ended.cause),
         Detail::AcceptQueued(_) => one(Total::AcceptQueued),
+        Detail::AcceptDeferred(_) => one(Total::AcceptDeferred),
         Detail::AcceptRefused(refused) if refused.how == REFUSED_COOKIE => {
             two(Total::AcceptRefused, Total::CookieReceived)
         }
@@ -187,6 +188,7 @@ mod tests {
         Detail::AcceptQueued(AcceptQueued {
             queues: QUEUES,
             half_open_ns,
+            deferred_ns: UNKNOWN,
             flags: 0,
             refusals,
         })

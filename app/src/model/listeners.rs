@@ -51,6 +51,7 @@ impl Listeners {
             | Detail::CookieRejected(abi::CookieRejected { queues })
             | Detail::SynRefused(abi::SynRefused { queues, .. })
             | Detail::HalfOpenEnded(abi::HalfOpenEnded { queues, .. })
+            | Detail::AcceptDeferred(abi::AcceptDeferred { queues, .. })
             | Detail::AcceptRefused(abi::AcceptRefused { queues, .. }) => {
                 self.happened(event, queues, None);
             }
@@ -173,7 +174,12 @@ impl Listeners {
             return;
         };
         if queued.half_open_ns != UNKNOWN {
-            listener.half_open.add(queued.half_open_ns);
+            // Until its final ACK: after that it is the listener that waits.
+            let deferred = match queued.deferred_ns {
+                UNKNOWN => 0,
+                ns => ns,
+            };
+            listener.half_open.add(queued.half_open_ns.saturating_sub(deferred));
         }
         self.waiters.joined(Connection::of(event), key, event.envelope.time_ns);
     }

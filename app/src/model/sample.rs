@@ -91,6 +91,7 @@ pub fn accept_queued(queues: Queues, half_open_ns: u64) -> Detail {
     Detail::AcceptQueued(abi::AcceptQueued {
         queues,
         half_open_ns,
+        deferred_ns: UNKNOWN,
         flags: 0,
         refusals: 0,
     })
@@ -127,7 +128,7 @@ pub fn half_open_ended(queues: Queues, cause: u32) -> Detail {
         cause,
         synacks: 1,
         refusals: 0,
-        reserved: 0,
+        deferred: 0,
     })
 }
 

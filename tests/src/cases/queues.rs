@@ -18,7 +18,7 @@ use socklife::scene::{
 use crate::harness::{Class, Events, Namespace, Tracer};
 
 const KINDS: &str = "syn_queued,synack_sent,synack_retransmitted,cookie_sent,cookie_accepted,cookie_rejected,\
-                     syn_refused,half_open_ended,accept_queued,accept_refused,accepted,never_accepted,connect_failed";
+                     syn_refused,half_open_ended,accept_deferred,accept_queued,accept_refused,accepted,never_accepted,connect_failed";
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);

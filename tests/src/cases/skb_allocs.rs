@@ -11,12 +11,16 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Class, Events, Namespace, PATIENCE, Tracer, helper::cookie, run_on, socklife, until};
+use crate::harness::{
+    Class, Events, Namespace, PATIENCE, Tracer, helper::cookie, netstat::Netstat, run_on, socklife, until,
+};
 
 /// Of each connection, and what both ends send.
 const CONNECTIONS: usize = 997;
 const REQUEST: usize = 1009;
 const ANSWER: usize = 503;
+/// The kernel's counts of segments that a timer sends: on a machine that is held up for 40 ms or more.
+const LATE: [&str; 4] = ["DelayedACKs", "TCPLossProbes", "TCPTimeouts", "RetransSegs"];
 /// Segments that nobody reads.
 const UNREAD: usize = 13;
 
@@ -87,10 +91,12 @@ fn exchange(listener: &TcpListener) -> (u64, u64, usize) {
 pub fn exactly_997(class: Class) {
     let namespace = Namespace::new();
     let tracer = skb(class, &namespace, &["--interval", "0.5"]);
-    let cookies = namespace.run(|| {
+    let (cookies, late) = namespace.run(|| {
+        let before = Netstat::now();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let cookies: Vec<_> = (0..CONNECTIONS).map(|_| exchange(&listener)).collect();
-        cookies
+        let after = Netstat::now();
+        (cookies, LATE.map(|name| after.since(&before, name)))
     });
     let bytes: usize = cookies.iter().map(|(.., bytes)| bytes).sum();
     assert_eq!(bytes, CONNECTIONS * (REQUEST + ANSWER));
@@ -104,13 +110,19 @@ pub fn exactly_997(class: Class) {
         Class::Fentry | Class::Kprobe => ([9, 0, 4, 5, 8], [6, 0, 4, 4, 6]),
         Class::Tracepoint => ([3, 0, 0, 0, 3], [2, 0, 0, 0, 2]),
     };
+    let mut others = Vec::new();
     for (client, server, _) in &cookies {
         for (cookie, has) in [(client, client_has), (server, server_has)] {
             let row = ends.get(cookie).unwrap_or_else(|| panic!("no row of {cookie}"));
             let names = ["sent", "received", "arrived", "passed", "freed"];
-            assert_eq!(names.map(|name| figure(row, name)), has, "{row}");
+            if names.map(|name| figure(row, name)) != has {
+                others.push(row);
+            }
         }
     }
+    // Where a timer sent one more, both ends have it.
+    let may_differ = 2 * late.iter().sum::<u64>();
+    assert!(others.len() as u64 <= may_differ, "{LATE:?} {late:?}: {others:#?}");
     for row in ends.values() {
         assert_adds_up(row);
         assert_eq!(figure(row, "alive"), 0, "{row}");

@@ -28,7 +28,7 @@ pub struct Kinds(&'static str);
 pub const SOCKETS: Kinds = Kinds(
     "bound,listening,connect,connected,connect_failed,established,accepted,state,closed,\
                      syn_queued,synack_sent,synack_retransmitted,cookie_sent,cookie_accepted,cookie_rejected,syn_refused,\
-                     half_open_ended,accept_queued,accept_refused,never_accepted,\
+                     half_open_ended,accept_deferred,accept_queued,accept_refused,never_accepted,\
                      skb_dropped,retransmitted,reset_sent,reset_received,rcvq_full,sndbuf_limited,window_stalled,\
                      accept_failed,listener",
 );

@@ -27,6 +27,7 @@ const SYN_QUEUE: u64 = Kind::set(&[
     Kind::CookieRejected,
     Kind::SynRefused,
     Kind::HalfOpenEnded,
+    Kind::AcceptDeferred,
     Kind::AcceptQueued,
     Kind::AcceptRefused,
     Kind::Listener,

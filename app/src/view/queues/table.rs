@@ -173,6 +173,9 @@ fn notes(row: &Row<'_>, with_netns: bool) -> Result<String, fmt::Error> {
     if of(Total::DeadInQueue) > 0 {
         notes.add(format_args!("{} dead while they waited", of(Total::DeadInQueue)))?;
     }
+    if of(Total::AcceptDeferred) > 0 {
+        notes.add(format_args!("{} accepts deferred", of(Total::AcceptDeferred)))?;
+    }
     if listener.unseen_accepts() > 0 {
         notes.add(format_args!(
             "{} accepts were not seen: io_uring?",

@@ -12,7 +12,7 @@ use socklife::scene::{
 };
 
 use super::*;
-use crate::harness::{Class, PATIENCE, helper::cookie, until};
+use crate::harness::{Class, PATIENCE, helper::cookie, netstat::Netstat, until};
 
 /// TCP Fast Open: the child is queued at the SYN, once, and was never half-open.
 pub fn fastopen(class: Class) {
@@ -67,41 +67,89 @@ pub fn fastopen(class: Class) {
     assert_eq!(events.all.len(), 3 * COUNT, "{:#?}", events.all);
 }
 
-/// `TCP_DEFER_ACCEPT`: the bare final ACK is dropped, which is no refusal.
+/// `TCP_DEFER_ACCEPT`: the bare final ACK is dropped, which is no refusal and no loss. Data ends the deferral at once, or
+/// the first SYN-ACK that is sent again does.
 pub fn defer_accept(class: Class) {
     const COUNT: usize = 3;
     let (namespace, tracer) = start(class);
-    let clients = namespace.run(|| {
-        let listener = listener(V4, 8).unwrap();
-        let seconds: i32 = 30;
-        // SAFETY: an option of that type.
-        let done = unsafe {
-            libc::setsockopt(
-                listener.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_DEFER_ACCEPT,
-                (&raw const seconds).cast(),
-                4,
-            )
-        };
-        assert_eq!(done, 0);
-        (0..COUNT)
-            .map(|_| {
+    let (spoke, silent, dropped) = namespace.run(|| {
+        let before = Netstat::now();
+        let listeners: Vec<_> = [V4, V6]
+            .into_iter()
+            .map(|ip| {
+                let listener = listener(ip, 8).unwrap();
+                // One timeout of a SYN-ACK.
+                defer(&listener, 1);
+                listener
+            })
+            .collect();
+        let mut spoke = Vec::new();
+        for listener in &listeners {
+            spoke.extend((0..COUNT).map(|_| {
                 let mut client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
                 client.write_all(b"hello").unwrap();
                 listener.accept().unwrap().1
-            })
-            .collect::<Vec<_>>()
+            }));
+        }
+        let clients: Vec<_> = listeners
+            .iter()
+            .map(|listener| TcpStream::connect(listener.local_addr().unwrap()).unwrap())
+            .collect();
+        let silent: Vec<_> = listeners.iter().map(|listener| listener.accept().unwrap().1).collect();
+        drop(clients);
+        (spoke, silent, Netstat::now().since(&before, "TCPDeferAcceptDrop"))
     });
-    tracer.wait_for("accepted", COUNT);
+    let deferred = spoke.len() + silent.len();
+    assert_eq!(dropped, deferred as u64, "the kernel's own count");
+    tracer.wait_for("accepted", deferred);
     let events = ended(tracer);
-    for client in clients {
-        assert_eq!(
-            kinds(&story(&events, client)),
-            ["syn_queued", "synack_sent", "accept_queued", "accepted"]
-        );
+    assert_eq!(events.of("accept_deferred").len(), deferred);
+    let ns = |event: &Value, name: &str| event[name].as_u64().unwrap_or_else(|| panic!("no {name}: {event}"));
+    for (client, waited) in spoke
+        .iter()
+        .map(|client| (client, false))
+        .chain(silent.iter().map(|client| (client, true)))
+    {
+        let story = story(&events, *client);
+        let mut expected = vec![
+            "syn_queued",
+            "synack_sent",
+            "accept_deferred",
+            "accept_queued",
+            "accepted",
+        ];
+        if waited {
+            expected.insert(3, "synack_retransmitted");
+            assert_eq!(story[3]["deferred"], true, "{}", story[3]);
+        }
+        assert_eq!(kinds(&story), expected);
+        let (came, queued) = (story[2], story[expected.len() - 2]);
+        assert_eq!(came["timeouts"], 1, "{came}");
+        // Both were measured from the same SYN, the second in microseconds.
+        let handshake = ns(queued, "half_open_ns") - ns(queued, "deferred_ns");
+        assert_eq!(handshake / 1000, ns(came, "half_open_ns") / 1000, "{came} {queued}");
+        let since = if waited {
+            ns(story[3], "half_open_ns")
+        } else {
+            handshake
+        };
+        assert!(ns(queued, "half_open_ns") >= since, "{came} {queued}");
     }
-    assert_eq!(events.all.len(), 4 * COUNT, "{:#?}", events.all);
+    assert_eq!(events.all.len(), 5 * deferred + silent.len(), "{:#?}", events.all);
+}
+
+fn defer(listener: &TcpListener, seconds: i32) {
+    // SAFETY: an option of that type.
+    let done = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            4,
+        )
+    };
+    assert_eq!(done, 0);
 }
 
 /// IPv4 peers of an IPv6 listener: IPv4 on the wire, and said so from the SYN on.
