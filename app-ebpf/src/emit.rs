@@ -248,7 +248,7 @@ impl Subject {
     /// Nanoseconds since it was put into the accept queue, or `UNKNOWN`.
     #[inline(always)]
     pub fn waited(&self) -> u64 {
-        match self.life().queued_ns {
+        match self.known_life().map_or(0, |life| life.queued_ns) {
             0 => UNKNOWN,
             queued_ns => self.envelope.time_ns.saturating_sub(queued_ns),
         }

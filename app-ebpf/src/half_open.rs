@@ -12,8 +12,8 @@ use socklife_abi::{
 use crate::{
     emit::Subject,
     listeners,
-    mem::{Mem, Probe},
-    packet::{ACK, RST, SYN},
+    mem::{Mem, Obj, Probe, off},
+    packet::{self, ACK, RST, SYN},
     requests::{self, now},
     sock::{Req, Sock, Tuple, accept_queue_is_full, is_v4},
 };
@@ -64,6 +64,25 @@ pub fn answered<M: Mem>(listener: Sock<M>, req: Req<M>, fastopen: bool, via: Pro
     if let Some(subject) = Subject::of(listener.key(), tuple, netns, via, || req.cookie()) {
         let queues = listener.queues();
         subject.emit_sampled(listener.key(), SynackSent { queues });
+    }
+}
+
+/// `TFO_SERVER_ENABLE`
+const FASTOPEN_SERVER: u8 = 2;
+
+/// A request joined the SYN queue for a SYN that came with data: counted where TCP Fast Open had no room for it
+/// (`tcp_fastopen_queue_check`).
+#[inline(always)]
+pub fn without_fastopen<M: Mem>(listener: Sock<M>, syn: Obj<Probe>) {
+    let limit = listener.fastopen_limit();
+    if limit == 0 || listener.fastopen_queue() < limit {
+        return;
+    }
+    let net = Obj::<Probe>::new(listener.0.ptr()).follow(off!(net));
+    let (seq, end) = packet::sequence(syn);
+    // The SYN takes a number itself.
+    if end.wrapping_sub(seq) > 1 && net.get(off!(net_fastopen)) & FASTOPEN_SERVER != 0 {
+        listeners::count_one(listener.key(), listener.netns(), Total::FastopenRefused);
     }
 }
 

@@ -13,7 +13,7 @@ pub struct Softirq {
     pub syn_listener: u64,
     pub syn_skb: u64,
     pub syn_queues: Queues,
-    /// Something became of the SYN: a request, a cookie, a child.
+    /// Something became of the SYN: [`OTHERS`], or [`JOINED`].
     pub taken: u32,
     /// `inet_reqsk_alloc` gave nothing.
     pub no_memory: u32,
@@ -46,6 +46,11 @@ pub struct Softirq {
     pub qdisc_skb: u64,
     pub qdisc_reason: u64,
 }
+
+/// A cookie, a child.
+pub const OTHERS: u32 = 1;
+/// A request that joined the SYN queue of `syn_listener`.
+pub const JOINED: u32 = 2;
 
 /// This CPU's.
 #[inline(always)]

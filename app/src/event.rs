@@ -413,7 +413,7 @@ mod tests {
                 queues: QUEUES,
                 half_open_ns: 1,
                 retransmit: 1,
-                deferred: 1,
+                flags: abi::BY_FASTOPEN | abi::DEFERRED,
             }),
             Kind::AcceptDeferred => Detail::AcceptDeferred(abi::AcceptDeferred {
                 queues: QUEUES,

@@ -70,6 +70,7 @@ pub const SHARING: &[(&str, Case)] = &[
     ("queues_slow_acceptor", queues::accept_queue::slow_acceptor),
     ("queues_slow_path", queues::accept_queue::slow_path),
     ("queues_fastopen", queues::varieties::fastopen),
+    ("queues_fastopen_early", queues::varieties::fastopen_early),
     ("queues_defer_accept", queues::varieties::defer_accept),
     ("queues_mapped", queues::varieties::mapped),
     ("queues_reuseport", queues::varieties::reuseport),

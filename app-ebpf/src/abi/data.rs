@@ -43,8 +43,24 @@ pub mod resend {
     /// The last segment, to provoke an acknowledgement (RFC 8985, section 7).
     pub const TAIL_LOSS_PROBE: u32 = 4;
 
+    /// TCP Fast Open: the SYN-ACK acknowledges the SYN, and not the data that came with it.
+    pub const SYN_DATA_NOT_ACKED: u32 = 5;
+    /// The path takes no packets of that size: ICMP said so, or a probe of a larger one was lost.
+    pub const PATH_MTU: u32 = 6;
+    /// A SYN, before its timeout: the peer answered the one before with an ACK of another connection (RFC 5961, section 4).
+    pub const CHALLENGE_ACK: u32 = 7;
+
     /// Every cause, by its number.
-    pub const NAMES: [&str; 5] = ["unknown", "timeout", "after_timeout", "fast", "tail_loss_probe"];
+    pub const NAMES: [&str; 8] = [
+        "unknown",
+        "timeout",
+        "after_timeout",
+        "fast",
+        "tail_loss_probe",
+        "syn_data_not_acked",
+        "path_mtu",
+        "challenge_ack",
+    ];
 }
 
 /// A segment was sent again.

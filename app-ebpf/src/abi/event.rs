@@ -475,8 +475,8 @@ pub struct SynackRetransmitted {
     pub half_open_ns: u64,
     /// Which retransmission: 1 is the first (`request_sock.num_retrans` after it).
     pub retransmit: u32,
-    /// 1: its final ACK has come, and accept is deferred.
-    pub deferred: u32,
+    /// `DEFERRED`, `BY_FASTOPEN`.
+    pub flags: u32,
 }
 
 /// The final ACK of a handshake came without data, and the listener waits for data (`TCP_DEFER_ACCEPT`).
@@ -597,6 +597,8 @@ pub struct HalfOpenEnded {
 pub const BY_COOKIE: u32 = 1;
 /// TCP Fast Open: the SYN brought a cookie of that kind, and the child was queued before the handshake.
 pub const BY_FASTOPEN: u32 = 2;
+/// Its final ACK has come, and accept is deferred.
+pub const DEFERRED: u32 = 4;
 
 /// The handshake is done and the child stands in the accept queue.
 #[derive(Clone, Copy, Debug, Pod, Zeroable)]
@@ -668,7 +670,7 @@ pub enum Total {
     CookieReceived,
     /// SYNs for which cookies were turned on because the SYN queue was full, or always are.
     CookieMode,
-    /// Connects that failed in the handshake.
+    /// Handshakes that failed, as the kernel counts them (`AttemptFails`), but for those in a SYN queue.
     ConnectFailed,
     /// Nine, by [`accept_failure`].
     AcceptFailed,

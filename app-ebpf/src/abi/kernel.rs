@@ -107,8 +107,10 @@ macro_rules! kernel_fields {
         }
     };
     (@optional optional) => { true };
+    (@optional optional_bits) => { true };
     (@optional $($other:ident)?) => { false };
     (@bits bits) => { true };
+    (@bits optional_bits) => { true };
     (@bits $($other:ident)?) => { false };
 }
 
@@ -131,6 +133,7 @@ kernel_fields! {
     hashed: Ptr = "sock_common"."skc_nulls_node.pprev",
     net_inum: u32 = "net"."ns.inum",
     net_syncookies: u8 = "net"."ipv4.sysctl_tcp_syncookies",
+    net_fastopen: u8 = "net"."ipv4.sysctl_tcp_fastopen",
     net_max_syn_backlog: u32 = "net"."ipv4.sysctl_max_syn_backlog",
     protocol: u16 = "sock"."sk_protocol",
     lock_owned: u32 = "sock"."sk_lock.owned",
@@ -163,6 +166,13 @@ kernel_fields! {
     snd_wnd: u32 = "tcp_sock"."snd_wnd",
     retransmits: u8 = "inet_connection_sock"."icsk_retransmits",
     timer_event: u8 = "inet_connection_sock"."icsk_pending",
+    rto: u32 = "inet_connection_sock"."icsk_rto",
+    retrans_stamp: u32 = "tcp_sock"."retrans_stamp",
+    usec_ts: Bits = "tcp_sock"."tcp_usec_ts" optional_bits,
+    undo_marker: u32 = "tcp_sock"."undo_marker",
+    sack_ok: Bits = "tcp_sock"."rx_opt.sack_ok" bits,
+    bytes_acked: u64 = "tcp_sock"."bytes_acked",
+    fastopen_failed: Bits = "tcp_sock"."fastopen_client_fail" bits,
     user_timeout: u32 = "inet_connection_sock"."icsk_user_timeout",
     window_probes: u8 = "inet_connection_sock"."icsk_probes_out",
     ca_state: Bits = "inet_connection_sock"."icsk_ca_state" bits,

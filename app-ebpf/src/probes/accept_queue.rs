@@ -20,7 +20,7 @@ use crate::{
     probes::cookie::PASSIVE_ESTABLISHED,
     requests,
     sock::{Req, Sock},
-    softirq::softirq,
+    softirq::{self, softirq},
     task::Task,
 };
 
@@ -189,7 +189,7 @@ fn established(child: Sock<Probe>) {
     if flags & BY_FASTOPEN != 0
         && let Some(softirq) = softirq()
     {
-        softirq.taken = 1;
+        softirq.taken = softirq::OTHERS;
     }
     let way = Way {
         listener: listener.map_or(0, Sock::key),

@@ -2,17 +2,19 @@
 
 use aya_ebpf::{
     EbpfContext,
+    helpers::generated::bpf_ktime_get_ns,
     macros::{btf_tracepoint, raw_tracepoint},
     programs::{BtfTracePointContext, RawTracePointContext},
 };
 use socklife_abi::{
-    event::{Retransmitted, resend},
+    event::{Retransmitted, resend, state},
     program::Program,
 };
 
 use crate::{
     args::{arg, slot, tracepoint_slot},
     emit::Subject,
+    maps::global,
     mem::{Mem as _, Obj, Probe, off},
     packet::{FIN, SYN, sequence, tcp_flags},
     sock::Sock,
@@ -25,17 +27,53 @@ const CA_LOSS: u8 = 4;
 /// `ICSK_TIME_LOSS_PROBE`
 pub const TIME_LOSS_PROBE: u8 = 5;
 
+/// `TFO_DATA_NOT_ACKED`, the first of two: the kernel gave up what it sent with the SYN (`tcp_rcv_fastopen_synack`).
+const FASTOPEN_NOT_ACKED: u8 = 2;
+
 /// The timer takes its event away before it sends, except for a probe (`tcp_write_timer_handler`).
 #[inline(always)]
-fn cause(sock: Sock<Probe>) -> u32 {
+fn cause(sock: Sock<Probe>, seq: u32) -> u32 {
     let event = sock.0.get(off!(timer_event));
-    match sock.0.bits(off!(ca_state)) {
+    let ca_state = sock.0.bits(off!(ca_state));
+    // A timeout would have noted where to go back to (`tcp_enter_loss`).
+    let not_lost = ca_state != CA_RECOVERY && (ca_state != CA_LOSS || sock.0.get(off!(undo_marker)) == 0);
+    if not_lost && event != TIME_LOSS_PROBE {
+        let is_first = sock.0.get(off!(snd_una)) == seq && sock.0.get(off!(bytes_acked)) <= 1;
+        if is_first && sock.0.bits(off!(fastopen_failed)) >= FASTOPEN_NOT_ACKED && sock.0.get(off!(retransmits)) == 0 {
+            return resend::SYN_DATA_NOT_ACKED;
+        }
+        // Without SACK a timeout that was undone looks the same.
+        if ca_state == CA_LOSS && sock.0.bits(off!(sack_ok)) != 0 {
+            return resend::PATH_MTU;
+        }
+    }
+    match ca_state {
+        CA_LOSS if event == 0 && is_hurried(sock) => resend::CHALLENGE_ACK,
         CA_LOSS if event == 0 => resend::TIMEOUT,
         CA_LOSS => resend::AFTER_TIMEOUT,
         _ if event == TIME_LOSS_PROBE => resend::TAIL_LOSS_PROBE,
         CA_RECOVERY => resend::FAST,
         _ => resend::UNKNOWN,
     }
+}
+
+/// A SYN is sent again before its time: an ACK that does not fit does that, once (`tcp_rcv_synsent_state_process`).
+#[inline(always)]
+fn is_hurried(sock: Sock<Probe>) -> bool {
+    if sock.state() != state::SYN_SENT || sock.0.get(off!(retransmits)) != 1 {
+        return false;
+    }
+    // SAFETY: takes no argument.
+    let us = unsafe { bpf_ktime_get_ns() } / 1000;
+    // Since connect(2): TCP's own clock, of milliseconds.
+    let is_us = sock.0.bits(off!(usec_ts)) != 0;
+    let now = if is_us { us } else { us / 1000 };
+    let elapsed = (now as u32).wrapping_sub(sock.0.get(off!(retrans_stamp)));
+    let elapsed_ms = if is_us { elapsed / 1000 } else { elapsed };
+    // Both clocks are coarse, and timers of the kernel are never early.
+    let hz = global!(CONFIG.hz).max(1);
+    let rto_ms = u64::from(sock.0.get(off!(rto)).saturating_sub(2)) * 1000 / u64::from(hz);
+    u64::from(elapsed_ms) + 2 < rto_ms
 }
 
 #[inline(always)]
@@ -56,7 +94,7 @@ fn resent(context: &impl EbpfContext, via: Program) {
         seq,
         len: end.wrapping_sub(seq).wrapping_sub(no_data),
         timeouts: u32::from(sock.0.get(off!(retransmits))),
-        cause: cause(sock),
+        cause: cause(sock, seq),
         state: sock.state(),
         errno: if error < 0 { error.unsigned_abs() } else { 0 },
         tcp_flags,

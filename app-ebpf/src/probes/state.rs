@@ -88,10 +88,28 @@ fn changed<M: Mem>(sk: u64, oldstate: u32, newstate: u32, via: Program, turn: Tu
         }
         (state::SYN_SENT, state::CLOSE) => connect_ended(&subject, sock, owned),
         (state::CLOSE | state::LISTEN, _) => {}
-        // A child that the kernel made and gave up before anyone could see it.
-        (state::SYN_RECV, state::CLOSE) if subject.age() == UNKNOWN => {}
+        // A child that the kernel made and gave up before anyone could see it; not one of TCP Fast Open.
+        (state::SYN_RECV, state::CLOSE) if subject.age() == UNKNOWN && !is_early(&subject, sock) => {}
         (_, state::CLOSE) => closed(&subject, sock, oldstate),
         _ => {}
+    }
+}
+
+/// A child of TCP Fast Open was queued before its handshake, mostly with data.
+#[inline(always)]
+fn is_early<M: Mem>(subject: &Subject, sock: Sock<M>) -> bool {
+    subject.known_life().is_some_and(|life| life.queued != 0) || sock.0.get(off!(bytes_received)) != 0
+}
+
+/// Counted as the kernel does: a reset twice (`tcp_check_req`, `tcp_done`), its own close not at all.
+#[inline(always)]
+fn ended_early(netns: u32, errno: u32) {
+    const ECONNRESET: u32 = 104;
+    if errno != 0 {
+        listeners::count_one(0, netns, Total::ConnectFailed);
+    }
+    if errno == ECONNRESET {
+        listeners::count_one(0, netns, Total::ConnectFailed);
     }
 }
 
@@ -367,7 +385,11 @@ fn closed<M: Mem>(subject: &Subject, sock: Sock<M>, oldstate: u32) {
     let (lifetime_ns, unseen) = if oldstate == 0 {
         (UNKNOWN, END_UNSEEN)
     } else {
-        (subject.age(), 0)
+        match subject.age() {
+            // It was a child before the handshake, and this one was never done.
+            UNKNOWN => (subject.waited(), 0),
+            age => (age, 0),
+        }
     };
     subject.emit(Closed {
         lifetime_ns,
@@ -381,15 +403,19 @@ fn closed<M: Mem>(subject: &Subject, sock: Sock<M>, oldstate: u32) {
         oldstate,
         errno: sock.err(),
         flags: unseen | if sock.fin_received() { FIN_RECEIVED } else { 0 },
-        timer: timer_of(sock),
+        timer: timer_of(sock, oldstate),
     });
 }
 
 /// Which timer gave up (`tcp_write_err` sets this error and no other, before it closes): keepalive only while nothing is
-/// to be sent, and probes of the window only while nothing is in flight. By itself, for its stack.
+/// to be sent, and probes of the window only while nothing is in flight. By itself, for its stack; so this counts
+/// one of TCP Fast Open as well.
 #[inline(never)]
-fn timer_of<M: Mem>(sock: Sock<M>) -> u32 {
+fn timer_of<M: Mem>(sock: Sock<M>, oldstate: u32) -> u32 {
     const ETIMEDOUT: u32 = 110;
+    if oldstate == state::SYN_RECV {
+        ended_early(sock.netns(), sock.err());
+    }
     if sock.err() != ETIMEDOUT {
         return timer::NONE;
     }

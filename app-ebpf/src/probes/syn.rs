@@ -20,7 +20,7 @@ use crate::{
     mem::{Direct, Mem, Obj, Probe, off},
     packet::{self, Packet},
     sock::{Req, Sock, Tuple, accept_queue_is_full},
-    softirq::softirq,
+    softirq::{self, softirq},
 };
 
 /// `enum tcp_synack_type`.
@@ -191,7 +191,7 @@ fn answered<M: Mem>(sk: u64, req: u64, kind: u32, via: Program) {
     let req = Req(Obj::<M>::new(req as *const u8));
     if kind == COOKIE {
         if let Some(softirq) = softirq() {
-            softirq.taken = 1;
+            softirq.taken = softirq::OTHERS;
         }
         cookie_sent(listener, req.tuple(listener.is_ipv6()), req.netns(), via);
     } else {
@@ -233,6 +233,11 @@ pub fn syn_consumed_tp_btf(context: BtfTracePointContext) -> i32 {
     }
     let Some(softirq) = softirq() else { return 0 };
     if softirq.taken != 0 {
+        if softirq.taken == softirq::JOINED
+            && let Some(listener) = Probe::tcp(softirq.syn_listener as *const u8)
+        {
+            half_open::without_fastopen(listener, Obj::new(skb.ptr()));
+        }
         softirq.taken = 0;
         return 0;
     }

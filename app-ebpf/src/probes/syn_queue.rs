@@ -10,7 +10,7 @@ use aya_ebpf::{
     },
 };
 use socklife_abi::{
-    event::{SynackRetransmitted, UNKNOWN, ending, state},
+    event::{BY_FASTOPEN, DEFERRED, Queues, SynackRetransmitted, UNKNOWN, ending, state},
     program::Program,
 };
 
@@ -24,7 +24,8 @@ use crate::{
     probes::cookie::{NEEDS_ECN, RWND_INIT, TIMEOUT_INIT},
     requests,
     sock::{Req, Sock},
-    softirq::softirq,
+    softirq::{self, softirq},
+    task::Task,
 };
 
 fn request<M>(req: u64) -> Req<M>
@@ -36,8 +37,10 @@ where
 
 #[inline(always)]
 fn joined<M: Mem>(sk: u64, req: u64, via: Program) {
+    let mut syn = 0;
     if let Some(softirq) = softirq() {
-        softirq.taken = 1;
+        softirq.taken = softirq::JOINED;
+        syn = softirq.syn_skb;
     }
     let req = request::<M>(req);
     // Another CPU may have taken the same SYN a moment before.
@@ -46,6 +49,7 @@ fn joined<M: Mem>(sk: u64, req: u64, via: Program) {
     }
     if let Some(listener) = M::tcp(sk as *const u8) {
         half_open::joined(listener, req, false, via);
+        half_open::without_fastopen(listener, Obj::new(syn as *const u8));
     }
 }
 
@@ -96,7 +100,7 @@ pub fn syn_queue_sock_ops(context: SockOpsContext) -> u32 {
     }
     if op == RWND_INIT {
         if let Some(softirq) = softirq() {
-            softirq.taken = 1;
+            softirq.taken = softirq::OTHERS;
         }
         return 1;
     }
@@ -106,7 +110,8 @@ pub fn syn_queue_sock_ops(context: SockOpsContext) -> u32 {
     };
     if op == TIMEOUT_INIT {
         if let Some(softirq) = softirq() {
-            softirq.taken = 1;
+            softirq.taken = softirq::JOINED;
+            softirq.syn_listener = listener.key();
         }
         // SAFETY: the program's own context. Makes the cookie that the event reads.
         unsafe { bpf_get_socket_cookie(context.as_ptr()) };
@@ -115,7 +120,9 @@ pub fn syn_queue_sock_ops(context: SockOpsContext) -> u32 {
         // By now its timer runs: the only way to learn whose function that is.
         learn(req.timer_function());
         // TCP Fast Open's request never stands in the queue. One that does and is not remembered is older than the trace.
-        let fastopen = !req.is_queued() && req.retransmits() == 0;
+        // Its child's timer sends the SYN-ACK again: then no SYN is being taken.
+        let taking = softirq().is_some_and(|softirq| softirq.taken != 0);
+        let fastopen = taking && !req.is_queued() && req.retransmits() == 0;
         half_open::answered(listener, req, fastopen, Program::SynQueueSockOps);
     }
     1
@@ -141,11 +148,11 @@ fn retransmitted<M: Mem>(sk: u64, req: u64, via: Program) {
     let Some(listener) = M::tcp(sk as *const u8) else {
         return;
     };
-    // TCP Fast Open sends for the child.
+    let req = request::<M>(req);
     if listener.state() != state::LISTEN {
+        retransmitted_of_child(listener, Req(Obj::new(req.0.ptr())), via);
         return;
     }
-    let req = request::<M>(req);
     let (tuple, netns) = (req.tuple(listener.is_ipv6()), req.netns());
     let Some(subject) = Subject::of(listener.key(), tuple, netns, via, || req.cookie()) else {
         return;
@@ -153,9 +160,9 @@ fn retransmitted<M: Mem>(sk: u64, req: u64, via: Program) {
     let (half_open_ns, deferred) = match requests::get(&requests::key(&tuple, netns)) {
         Some(request) => (
             requests::age(request, subject.envelope.time_ns),
-            u32::from(request.deferred_us != 0),
+            request.deferred_us != 0,
         ),
-        None => (UNKNOWN, 0),
+        None => (UNKNOWN, false),
     };
     let queues = listener.queues();
     subject.emit_sampled(
@@ -164,7 +171,26 @@ fn retransmitted<M: Mem>(sk: u64, req: u64, via: Program) {
             queues,
             half_open_ns,
             retransmit: req.retransmits() + 1,
-            deferred,
+            flags: if deferred { DEFERRED } else { 0 },
+        },
+    );
+}
+
+/// TCP Fast Open: the child is there, and its handshake is not done.
+#[inline(always)]
+fn retransmitted_of_child<M: Mem>(child: Sock<M>, req: Req<Probe>, via: Program) {
+    let listener = Probe::tcp(req.listener() as *const u8);
+    let owner = listener.map_or(0, Sock::key);
+    let Some(subject) = Subject::with_owner(child, owner, via, Task::NONE) else {
+        return;
+    };
+    subject.emit_sampled(
+        owner,
+        SynackRetransmitted {
+            queues: listener.map_or(Queues::UNKNOWN, Sock::queues),
+            half_open_ns: subject.waited(),
+            retransmit: req.retransmits() + 1,
+            flags: BY_FASTOPEN,
         },
     );
 }

@@ -18,7 +18,9 @@ impl Describe for Retransmitted {
         (
             "cause",
             "`timeout` (RTO), `after_timeout` (what was sent before it as well), `fast` (later data was acknowledged), \
-             `tail_loss_probe` (RFC 8985), or `unknown`",
+             `tail_loss_probe` (RFC 8985), `syn_data_not_acked` (TCP Fast Open: the data of the SYN), `path_mtu` (packets of \
+             that size do not get through), `challenge_ack` (a SYN: the peer takes it for one of an older connection), or \
+             `unknown`",
         ),
         (
             "timeouts",

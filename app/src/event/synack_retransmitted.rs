@@ -1,7 +1,7 @@
 use std::fmt;
 
 use serde::ser::SerializeMap;
-use socklife_abi::event::SynackRetransmitted;
+use socklife_abi::event::{BY_FASTOPEN, DEFERRED, SynackRetransmitted};
 
 use super::{
     Describe, FieldDoc, Millis, known,
@@ -13,11 +13,18 @@ impl Describe for SynackRetransmitted {
                                    deferred (`accept_deferred`).";
     const TASK: Option<&'static str> = None;
     const FIELDS: &'static [FieldDoc] = queue_fields!(
-        ("half_open_ns", "since `syn_queued`"),
+        (
+            "half_open_ns",
+            "since `syn_queued`; with TCP Fast Open since `accept_queued`"
+        ),
         ("retransmit", "which retransmission; 1 is the first"),
         (
             "deferred",
             "true: its final ACK came, and the time for which accept is deferred is over; absent otherwise"
+        ),
+        (
+            "by",
+            "`fastopen`: for a child of TCP Fast Open, which is in the accept queue, or accepted; absent otherwise"
         ),
     );
 
@@ -27,8 +34,11 @@ impl Describe for SynackRetransmitted {
             map.serialize_entry("half_open_ns", &ns)?;
         }
         map.serialize_entry("retransmit", &self.retransmit)?;
-        if self.deferred != 0 {
+        if self.flags & DEFERRED != 0 {
             map.serialize_entry("deferred", &true)?;
+        }
+        if self.flags & BY_FASTOPEN != 0 {
+            map.serialize_entry("by", "fastopen")?;
         }
         Ok(())
     }
@@ -38,7 +48,10 @@ impl Describe for SynackRetransmitted {
         if let Some(ns) = known(self.half_open_ns) {
             write!(out, ", half-open for {}", Millis(ns))?;
         }
-        if self.deferred != 0 {
+        if self.flags & BY_FASTOPEN != 0 {
+            out.write_str(", by fastopen")?;
+        }
+        if self.flags & DEFERRED != 0 {
             out.write_str(", its ACK came: accept is deferred")?;
         }
         Ok(())

@@ -136,6 +136,12 @@ impl Peer {
         self.send(SYN, ISN, 0)
     }
 
+    /// Sends a SYN with data: TCP Fast Open, where the server asks for no cookie.
+    pub fn syn_with(&self, data: &[u8]) -> Result<()> {
+        self.put(&packet_of(self.local, self.server, SYN, ISN, 0, data))?;
+        self.settle()
+    }
+
     /// Waits for a SYN-ACK.
     pub fn synack(&mut self, patience: Duration) -> Result<()> {
         let end = Instant::now() + patience;
@@ -227,7 +233,12 @@ impl Peer {
 
     /// A reset of the half-open connection.
     pub fn reset(&self) -> Result<()> {
-        self.send(RST, ISN + 1, 0)
+        self.reset_behind(0)
+    }
+
+    /// A reset, behind so much data.
+    pub fn reset_behind(&self, offset: u32) -> Result<()> {
+        self.send(RST, ISN + 1 + offset, 0)
     }
 
     /// A router's word that the peer cannot be reached (ICMP, IPv4 only): it quotes the SYN-ACK.

@@ -67,6 +67,116 @@ pub fn fastopen(class: Class) {
     assert_eq!(events.all.len(), 3 * COUNT, "{:#?}", events.all);
 }
 
+/// TCP Fast Open with room for two, and peers that never send their ACK: what is refused for its queue, the SYN-ACK that a
+/// child sends again, one that is reset before its handshake is done, and one that is accepted and closed before.
+pub fn fastopen_early(class: Class) {
+    const ROOM: i32 = 2;
+    const REFUSED: usize = 3;
+    const DATA: &[u8] = b"hello";
+    let (namespace, tracer) = start_with(class, FASTOPEN_KINDS);
+    let mut ends = Vec::new();
+    for ip in [V4, V6] {
+        let (peers, overflow) = namespace.run(move || {
+            // The server's side, no cookie asked.
+            sysctl("tcp_fastopen", 0x203).unwrap();
+            let before = Netstat::now();
+            let listener = listener(ip, 8).unwrap();
+            option(&listener, libc::TCP_FASTOPEN, ROOM);
+            let server = listener.local_addr().unwrap();
+            let peers: Vec<_> = (0..6).map(|number| Peer::new(server, number).unwrap()).collect();
+            peers[..5].iter().for_each(|peer| peer.syn_with(DATA).unwrap());
+            // This one does not ask for it.
+            peers[5].syn().unwrap();
+            peers[0].reset_behind(5).unwrap();
+            let (_dead, dead) = listener.accept().unwrap();
+            let (early, accepted) = listener.accept().unwrap();
+            assert_eq!((dead, accepted), (peers[0].local, peers[1].local));
+            assert!(until(PATIENCE, || info(&early).tcpi_total_retrans > 0));
+            assert_eq!(info(&early).tcpi_state, 3, "SYN_RECV");
+            drop(early);
+            let overflow = Netstat::now().since(&before, "TCPFastOpenListenOverflow");
+            (peers.iter().map(|peer| peer.local).collect::<Vec<_>>(), overflow)
+        });
+        assert_eq!(overflow, REFUSED as u64, "the kernel's own count");
+        ends.push(peers);
+    }
+    tracer.wait_for("listener", 2);
+    let events = ended(tracer);
+    for peers in &ends {
+        let kinds_of = |peer: usize| {
+            let mut story = story(&events, peers[peer]);
+            // The callback that shows the SYN-ACK comes in front of the queue, or behind it.
+            story.sort_by_key(|event| match event["event"].as_str().unwrap() {
+                "synack_sent" => 0,
+                "accept_queued" => 1,
+                _ => 2,
+            });
+            story
+        };
+        let reset = kinds_of(0);
+        assert_eq!(kinds(&reset), ["synack_sent", "accept_queued", "closed", "accepted"]);
+        assert_eq!(reset[2]["errno"], "ECONNRESET", "{}", reset[2]);
+        assert_eq!(reset[3]["dead"], true, "{}", reset[3]);
+        let early = kinds_of(1);
+        assert_eq!(
+            kinds(&early),
+            [
+                "synack_sent",
+                "accept_queued",
+                "accepted",
+                "synack_retransmitted",
+                "closed"
+            ]
+        );
+        let again = early[3];
+        assert_eq!(
+            (&again["by"], &again["retransmit"]),
+            (&"fastopen".into(), &1.into()),
+            "{again}"
+        );
+        assert_eq!(again["listener"], early[1]["listener"]);
+        for event in &early[1..] {
+            assert_eq!(event["cookie"], early[1]["cookie"], "the child: {event}");
+        }
+        assert!(
+            ns(early[4], "lifetime_ns") >= ns(again, "half_open_ns"),
+            "{} {again}",
+            early[4]
+        );
+        assert!(
+            ns(again, "half_open_ns") >= ns(early[2], "accept_wait_ns"),
+            "{again} {}",
+            early[2]
+        );
+        for peer in 2..6 {
+            assert_eq!(kinds(&kinds_of(peer))[..2], ["synack_sent", "syn_queued"], "{peer}");
+        }
+    }
+    for listener in events.of("listener") {
+        assert_eq!(listener["fastopen_refused_total"], REFUSED, "{listener}");
+        assert_eq!(listener["dead_in_queue_total"], 1, "{listener}");
+    }
+}
+
+const FASTOPEN_KINDS: &str = "syn_queued,synack_sent,synack_retransmitted,accept_queued,accepted,closed,listener";
+
+fn info(socket: &TcpStream) -> libc::tcp_info {
+    // SAFETY: all zeroes is a value of the structure; the kernel writes no more than its size.
+    unsafe {
+        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut size = libc::socklen_t::try_from(size_of_val(&info)).unwrap();
+        let done = libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut size,
+        );
+        assert_eq!(done, 0);
+        info
+    }
+}
+
 /// `TCP_DEFER_ACCEPT`: the bare final ACK is dropped, which is no refusal and no loss. Data ends the deferral at once, or
 /// the first SYN-ACK that is sent again does.
 pub fn defer_accept(class: Class) {
@@ -79,7 +189,7 @@ pub fn defer_accept(class: Class) {
             .map(|ip| {
                 let listener = listener(ip, 8).unwrap();
                 // One timeout of a SYN-ACK.
-                defer(&listener, 1);
+                option(&listener, libc::TCP_DEFER_ACCEPT, 1);
                 listener
             })
             .collect();
@@ -104,7 +214,6 @@ pub fn defer_accept(class: Class) {
     tracer.wait_for("accepted", deferred);
     let events = ended(tracer);
     assert_eq!(events.of("accept_deferred").len(), deferred);
-    let ns = |event: &Value, name: &str| event[name].as_u64().unwrap_or_else(|| panic!("no {name}: {event}"));
     for (client, waited) in spoke
         .iter()
         .map(|client| (client, false))
@@ -138,14 +247,14 @@ pub fn defer_accept(class: Class) {
     assert_eq!(events.all.len(), 5 * deferred + silent.len(), "{:#?}", events.all);
 }
 
-fn defer(listener: &TcpListener, seconds: i32) {
+fn option(listener: &TcpListener, name: i32, value: i32) {
     // SAFETY: an option of that type.
     let done = unsafe {
         libc::setsockopt(
             listener.as_raw_fd(),
             libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
+            name,
+            (&raw const value).cast(),
             4,
         )
     };
