@@ -28,6 +28,7 @@ pub fn all() -> Result<()> {
     peer::prepare()?;
     queues::full_accept_queue(loopback)?;
     queues::cookies(loopback)?;
+    queues::deferred_accept(loopback)?;
     queues::synack_again(loopback)?;
     data::no_room(loopback)?;
     data::timers(loopback)

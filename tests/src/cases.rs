@@ -52,6 +52,7 @@ pub const SHARING: &[(&str, Case)] = &[
     ("data_resets_by_timer", data::resets::by_timer),
     ("data_resent", data::resent::unanswered),
     ("data_resent_without_data", data::resent::without_data),
+    ("data_resent_hurried", data::resent::hurried),
     ("data_timers", data::resent::timers),
     ("data_window_stalled", data::window::stalled),
     ("data_window_waits", data::window::waits),

@@ -35,15 +35,16 @@ const FASTOPEN_NOT_ACKED: u8 = 2;
 fn cause(sock: Sock<Probe>, seq: u32) -> u32 {
     let event = sock.0.get(off!(timer_event));
     let ca_state = sock.0.bits(off!(ca_state));
-    // A timeout would have noted where to go back to (`tcp_enter_loss`).
-    let not_lost = ca_state != CA_RECOVERY && (ca_state != CA_LOSS || sock.0.get(off!(undo_marker)) == 0);
-    if not_lost && event != TIME_LOSS_PROBE {
+    let timed_out = sock.0.get(off!(retransmits)) != 0;
+    // It may be due and not be sent yet; the first segment of all that is sent again is none.
+    let probing = event == TIME_LOSS_PROBE && ca_state != CA_LOSS && sock.0.get(off!(total_retrans)) != 1;
+    if !timed_out && !probing && ca_state != CA_RECOVERY {
         let is_first = sock.0.get(off!(snd_una)) == seq && sock.0.get(off!(bytes_acked)) <= 1;
-        if is_first && sock.0.bits(off!(fastopen_failed)) >= FASTOPEN_NOT_ACKED && sock.0.get(off!(retransmits)) == 0 {
+        if is_first && sock.0.bits(off!(fastopen_failed)) >= FASTOPEN_NOT_ACKED {
             return resend::SYN_DATA_NOT_ACKED;
         }
-        // Without SACK a timeout that was undone looks the same.
-        if ca_state == CA_LOSS && sock.0.bits(off!(sack_ok)) != 0 {
+        // A timeout would have noted where to go back to (`tcp_enter_loss`). Without SACK one that was undone looks the same.
+        if ca_state == CA_LOSS && sock.0.get(off!(undo_marker)) == 0 && sock.0.bits(off!(sack_ok)) != 0 {
             return resend::PATH_MTU;
         }
     }

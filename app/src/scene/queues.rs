@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::Error,
+    io::{Error, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsRawFd as _, FromRawFd as _},
     time::Duration,
@@ -95,6 +95,27 @@ pub fn cookies(ip: IpAddr) -> Result<()> {
     Peer::new(server, 2)?.forged_ack()?;
     drop((client, accepted));
     sysctl("tcp_syncookies", 1)
+}
+
+/// A listener that waits for data (`TCP_DEFER_ACCEPT`), and data.
+pub fn deferred_accept(ip: IpAddr) -> Result<()> {
+    let listener = listener(ip, 8)?;
+    let seconds: i32 = 1;
+    // SAFETY: an option of that type.
+    let done = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            libc::socklen_t::try_from(size_of_val(&seconds))?,
+        )
+    };
+    ensure!(done == 0, "cannot defer accept: {}", Error::last_os_error());
+    let mut client = TcpStream::connect(listener.local_addr()?).context("cannot connect")?;
+    client.write_all(b"hello, listener\n").context("cannot send")?;
+    listener.accept().context("cannot accept")?;
+    Ok(())
 }
 
 /// accept(2) fails: it is asked for what it does not know.

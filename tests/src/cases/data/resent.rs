@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use socklife::scene::{
     data::established,
     peer::Peer,
@@ -16,7 +16,7 @@ use socklife::scene::{
 };
 
 use super::{LOOPBACKS, ended, start};
-use crate::harness::{Class, PATIENCE, until};
+use crate::harness::{Class, PATIENCE, netstat::Netstat, until};
 
 /// `tcp_info.tcpi_total_retrans`.
 fn total(socket: &TcpStream) -> u32 {
@@ -121,6 +121,79 @@ pub fn without_data(class: Class) {
     }
     let total: u32 = fins.iter().map(|(_, total)| total).sum();
     assert_eq!(of(fins[0].0, "FIN,ACK", "FIN_WAIT1"), total as usize, "{again:#?}");
+}
+
+/// What is sent again though no timeout was waited for: a SYN that meets the server's end of an older connection, and the
+/// data of a SYN that TCP Fast Open does not take.
+pub fn hurried(class: Class) {
+    const DATA: &[u8] = b"hello";
+    let (namespace, tracer) = start(class, "connect,retransmitted");
+    let (syns, datas, failed) = namespace.run(|| {
+        let before = Netstat::now();
+        let syns = LOOPBACKS.map(|ip| {
+            let listener = listener(ip, 8).unwrap();
+            let server = listener.local_addr().unwrap();
+            let old = TcpStream::connect(server).unwrap();
+            let (_held, client) = listener.accept().unwrap();
+            forget(old);
+            let again = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
+            again.set_reuse_address(true).unwrap();
+            again.bind(&client.into()).unwrap();
+            again.connect(&server.into()).unwrap();
+            client.port()
+        });
+        // The client's side, without a cookie.
+        sysctl("tcp_fastopen", 0x5).unwrap();
+        let datas = LOOPBACKS.map(|ip| {
+            let listener = listener(ip, 8).unwrap();
+            let server = listener.local_addr().unwrap();
+            let client = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
+            let sent = client.send_to_with_flags(DATA, &server.into(), libc::MSG_FASTOPEN);
+            assert_eq!(sent.unwrap(), DATA.len());
+            let (mut accepted, client) = listener.accept().unwrap();
+            let mut came = [0; DATA.len()];
+            accepted.read_exact(&mut came).unwrap();
+            assert_eq!(came, DATA);
+            client.port()
+        });
+        let failed = Netstat::now().since(&before, "TCPFastOpenActiveFail");
+        (syns, datas, failed)
+    });
+    assert_eq!(failed, 2, "the kernel's own count");
+    tracer.wait_for("retransmitted", syns.len() + datas.len());
+    let events = ended(tracer);
+    let again = events.of("retransmitted");
+    assert_eq!(again.len(), syns.len() + datas.len(), "{again:#?}");
+    let one = |port: u16| {
+        let its = again.iter().filter(|event| event["lport"] == port);
+        let [event] = its.collect::<Vec<_>>()[..] else {
+            panic!("{again:#?}")
+        };
+        let figures = (event["len"].as_u64().unwrap(), event["tcp_flags"].as_str().unwrap());
+        (event["cause"].as_str().unwrap(), figures)
+    };
+    for port in syns {
+        assert_eq!(one(port), ("challenge_ack", (0, "SYN")));
+    }
+    for port in datas {
+        assert_eq!(one(port), ("syn_data_not_acked", (DATA.len() as u64, "PSH,ACK")));
+    }
+}
+
+/// Closes one end without a word to the other (`TCP_REPAIR`).
+fn forget(socket: TcpStream) {
+    let on: i32 = 1;
+    // SAFETY: an option of that type.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_REPAIR,
+            (&raw const on).cast(),
+            4,
+        )
+    };
+    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// A peer vanishes: which timer gave up is told.
