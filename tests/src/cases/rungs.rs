@@ -19,7 +19,7 @@ use crate::{
     harness::{
         Class, Namespace, PATIENCE, Tracer,
         models::{receive, send},
-        run_on, socklife, until, view,
+        note_skipped, run_on, socklife, until, view,
     },
     rung_table,
 };
@@ -340,7 +340,10 @@ pub fn without_tracefs() {
     });
     tracer.wait_for("accepted", 17);
     let events = tracer.stop();
-    events.assert_whole();
+    // A program at every system call is skipped where it is preempted (7.2 on), mostly for others than these.
+    if events.assert_whole_but_skipped() > 0 {
+        note_skipped();
+    }
     let listening = events.one("listening");
     assert_eq!(
         (&listening["accept_queue_limit"], &listening["backlog_asked"]),
