@@ -134,7 +134,7 @@ pub fn defer(request: &mut Request, now: u64) -> bool {
 /// Nanoseconds since accept was deferred, or `UNKNOWN`.
 #[inline(always)]
 pub fn deferred(request: &Request, now: u64) -> u64 {
-    if request.deferred_us == 0 {
+    if request.deferred_us == 0 || request.queued_ns == 0 {
         return UNKNOWN;
     }
     now.saturating_sub(request.queued_ns + u64::from(request.deferred_us) * 1000)

@@ -151,3 +151,21 @@ pub fn reset(socket: TcpStream) {
     assert_eq!(done, 0);
     drop(socket);
 }
+
+/// What the kernel says of a connection (`TCP_INFO`).
+pub fn tcp_info(socket: &TcpStream) -> libc::tcp_info {
+    // SAFETY: all zeroes is a value of the structure; the kernel writes no more than its size.
+    unsafe {
+        let mut info: libc::tcp_info = std::mem::zeroed();
+        let mut size = libc::socklen_t::try_from(size_of_val(&info)).unwrap();
+        let done = libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut size,
+        );
+        assert_eq!(done, 0);
+        info
+    }
+}

@@ -678,7 +678,7 @@ pub enum Total {
     DeadInQueue = 31,
     /// Children that somebody has, though nobody saw accept(2) take them.
     AcceptUnseen,
-    /// SYNs with data, or with the option, for which Fast Open's queue had no room.
+    /// SYNs with data for which Fast Open's queue had no room.
     FastopenRefused,
     AcceptDeferred,
 }

@@ -44,8 +44,9 @@ fn cause(sock: Sock<Probe>, seq: u32) -> u32 {
             return resend::SYN_DATA_NOT_ACKED;
         }
         // A timeout would have noted where to go back to (`tcp_enter_loss`). Without SACK one that was undone looks the same.
-        if ca_state == CA_LOSS && sock.0.get(off!(undo_marker)) == 0 && sock.0.bits(off!(sack_ok)) != 0 {
-            return resend::PATH_MTU;
+        if ca_state == CA_LOSS && sock.0.get(off!(undo_marker)) == 0 {
+            let certain = sock.0.bits(off!(sack_ok)) != 0;
+            return if certain { resend::PATH_MTU } else { resend::UNKNOWN };
         }
     }
     match ca_state {

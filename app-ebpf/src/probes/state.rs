@@ -101,14 +101,14 @@ fn is_early<M: Mem>(subject: &Subject, sock: Sock<M>) -> bool {
     subject.known_life().is_some_and(|life| life.queued != 0) || sock.0.get(off!(bytes_received)) != 0
 }
 
-/// Counted as the kernel does: a reset twice (`tcp_check_req`, `tcp_done`), its own close not at all.
+/// Counted as the kernel does (`tcp_done`): a child's reset twice (`tcp_check_req`), its own close not at all.
 #[inline(always)]
-fn ended_early(netns: u32, errno: u32) {
+fn ended_early(netns: u32, errno: u32, child: bool) {
     const ECONNRESET: u32 = 104;
     if errno != 0 {
         listeners::count_one(0, netns, Total::ConnectFailed);
     }
-    if errno == ECONNRESET {
+    if child && errno == ECONNRESET {
         listeners::count_one(0, netns, Total::ConnectFailed);
     }
 }
@@ -382,14 +382,12 @@ fn connect_ended<M: Mem>(subject: &Subject, sock: Sock<M>, owned: bool) {
 #[inline(always)]
 fn closed<M: Mem>(subject: &Subject, sock: Sock<M>, oldstate: u32) {
     // Seen too late, where there is no state.
-    let (lifetime_ns, unseen) = if oldstate == 0 {
-        (UNKNOWN, END_UNSEEN)
-    } else {
-        match subject.age() {
-            // It was a child before the handshake, and this one was never done.
-            UNKNOWN => (subject.waited(), 0),
-            age => (age, 0),
-        }
+    let age = subject.age();
+    let (lifetime_ns, unseen) = match age {
+        _ if oldstate == 0 => (UNKNOWN, END_UNSEEN),
+        // It was a child before the handshake, and nobody saw that done.
+        UNKNOWN => (subject.waited(), 0),
+        age => (age, 0),
     };
     subject.emit(Closed {
         lifetime_ns,
@@ -403,7 +401,7 @@ fn closed<M: Mem>(subject: &Subject, sock: Sock<M>, oldstate: u32) {
         oldstate,
         errno: sock.err(),
         flags: unseen | if sock.fin_received() { FIN_RECEIVED } else { 0 },
-        timer: timer_of(sock, oldstate),
+        timer: timer_of(sock, oldstate, age == UNKNOWN),
     });
 }
 
@@ -411,10 +409,10 @@ fn closed<M: Mem>(subject: &Subject, sock: Sock<M>, oldstate: u32) {
 /// to be sent, and probes of the window only while nothing is in flight. By itself, for its stack; so this counts
 /// one of TCP Fast Open as well.
 #[inline(never)]
-fn timer_of<M: Mem>(sock: Sock<M>, oldstate: u32) -> u32 {
+fn timer_of<M: Mem>(sock: Sock<M>, oldstate: u32, child: bool) -> u32 {
     const ETIMEDOUT: u32 = 110;
     if oldstate == state::SYN_RECV {
-        ended_early(sock.netns(), sock.err());
+        ended_early(sock.netns(), sock.err(), child);
     }
     if sock.err() != ETIMEDOUT {
         return timer::NONE;

@@ -68,8 +68,8 @@ impl Describe for Closed {
     const FIELDS: &'static [FieldDoc] = &[
         (
             "lifetime_ns",
-            "since `connect` or `established`, or since `accept_queued` for one of TCP Fast Open whose handshake was never \
-             done; absent for a connection that is older than the trace",
+            "since `connect` or `established`, or since `accept_queued` where no `established` was told (with TCP Fast Open it \
+             may end before its handshake); absent for a connection that is older than the trace",
         ),
         ("bytes_in", "payload received"),
         ("bytes_out", "payload sent, each byte once"),

@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{Error, Write as _},
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::fd::{AsRawFd as _, FromRawFd as _},
+    os::fd::{AsRawFd, FromRawFd as _},
     time::Duration,
 };
 
@@ -97,21 +97,26 @@ pub fn cookies(ip: IpAddr) -> Result<()> {
     sysctl("tcp_syncookies", 1)
 }
 
+/// Sets an option of tcp(7) that is a number.
+pub fn set_option(socket: &impl AsRawFd, name: libc::c_int, value: libc::c_int) -> Result<()> {
+    // SAFETY: a value of the size that is named.
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            name,
+            (&raw const value).cast(),
+            libc::socklen_t::try_from(size_of_val(&value))?,
+        )
+    };
+    ensure!(done == 0, "cannot set option {name} of TCP: {}", Error::last_os_error());
+    Ok(())
+}
+
 /// A listener that waits for data (`TCP_DEFER_ACCEPT`), and data.
 pub fn deferred_accept(ip: IpAddr) -> Result<()> {
     let listener = listener(ip, 8)?;
-    let seconds: i32 = 1;
-    // SAFETY: an option of that type.
-    let done = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            libc::socklen_t::try_from(size_of_val(&seconds))?,
-        )
-    };
-    ensure!(done == 0, "cannot defer accept: {}", Error::last_os_error());
+    set_option(&listener, libc::TCP_DEFER_ACCEPT, 1)?;
     let mut client = TcpStream::connect(listener.local_addr()?).context("cannot connect")?;
     client.write_all(b"hello, listener\n").context("cannot send")?;
     listener.accept().context("cannot accept")?;

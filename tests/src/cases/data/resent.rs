@@ -3,7 +3,6 @@
 use std::{
     io::{ErrorKind, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    os::fd::AsRawFd as _,
     thread,
     time::Duration,
 };
@@ -12,29 +11,14 @@ use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 use socklife::scene::{
     data::established,
     peer::Peer,
-    queues::{listener, sysctl},
+    queues::{listener, set_option, sysctl},
 };
 
 use super::{LOOPBACKS, ended, start};
-use crate::harness::{Class, PATIENCE, netstat::Netstat, until};
+use crate::harness::{Class, PATIENCE, netstat::Netstat, tcp_info, until};
 
-/// `tcp_info.tcpi_total_retrans`.
 fn total(socket: &TcpStream) -> u32 {
-    const OFFSET: usize = 100;
-    let mut info = [0_u8; 104];
-    let mut len = libc::socklen_t::try_from(info.len()).unwrap();
-    // SAFETY: a place of the size that is named.
-    let done = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    assert_eq!((done, len as usize), (0, info.len()));
-    u32::from_ne_bytes(info[OFFSET..OFFSET + 4].try_into().unwrap())
+    tcp_info(socket).tcpi_total_retrans
 }
 
 /// Data that is never acknowledged: as many events as the kernel counts, of the same bytes, by timeouts that are numbered.
@@ -135,7 +119,9 @@ pub fn hurried(class: Class) {
             let server = listener.local_addr().unwrap();
             let old = TcpStream::connect(server).unwrap();
             let (_held, client) = listener.accept().unwrap();
-            forget(old);
+            // Its end closes without a word to the other.
+            set_option(&old, libc::TCP_REPAIR, 1).unwrap();
+            drop(old);
             let again = Socket::new(Domain::for_address(server), Type::STREAM, None).unwrap();
             again.set_reuse_address(true).unwrap();
             again.bind(&client.into()).unwrap();
@@ -178,22 +164,6 @@ pub fn hurried(class: Class) {
     for port in datas {
         assert_eq!(one(port), ("syn_data_not_acked", (DATA.len() as u64, "PSH,ACK")));
     }
-}
-
-/// Closes one end without a word to the other (`TCP_REPAIR`).
-fn forget(socket: TcpStream) {
-    let on: i32 = 1;
-    // SAFETY: an option of that type.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_REPAIR,
-            (&raw const on).cast(),
-            4,
-        )
-    };
-    assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
 }
 
 /// A peer vanishes: which timer gave up is told.

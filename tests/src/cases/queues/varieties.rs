@@ -8,11 +8,11 @@ use std::{
 
 use socklife::scene::{
     peer::Peer,
-    queues::{listener, set_backlog, sysctl},
+    queues::{listener, set_backlog, set_option, sysctl},
 };
 
 use super::*;
-use crate::harness::{Class, PATIENCE, helper::cookie, netstat::Netstat, until};
+use crate::harness::{Class, PATIENCE, helper::cookie, netstat::Netstat, tcp_info, until};
 
 /// TCP Fast Open: the child is queued at the SYN, once, and was never half-open.
 pub fn fastopen(class: Class) {
@@ -81,7 +81,7 @@ pub fn fastopen_early(class: Class) {
             sysctl("tcp_fastopen", 0x203).unwrap();
             let before = Netstat::now();
             let listener = listener(ip, 8).unwrap();
-            option(&listener, libc::TCP_FASTOPEN, ROOM);
+            set_option(&listener, libc::TCP_FASTOPEN, ROOM).unwrap();
             let server = listener.local_addr().unwrap();
             let peers: Vec<_> = (0..6).map(|number| Peer::new(server, number).unwrap()).collect();
             peers[..5].iter().for_each(|peer| peer.syn_with(DATA).unwrap());
@@ -91,8 +91,8 @@ pub fn fastopen_early(class: Class) {
             let (_dead, dead) = listener.accept().unwrap();
             let (early, accepted) = listener.accept().unwrap();
             assert_eq!((dead, accepted), (peers[0].local, peers[1].local));
-            assert!(until(PATIENCE, || info(&early).tcpi_total_retrans > 0));
-            assert_eq!(info(&early).tcpi_state, 3, "SYN_RECV");
+            assert!(until(PATIENCE, || tcp_info(&early).tcpi_total_retrans > 0));
+            assert_eq!(tcp_info(&early).tcpi_state, 3, "SYN_RECV");
             drop(early);
             let overflow = Netstat::now().since(&before, "TCPFastOpenListenOverflow");
             (peers.iter().map(|peer| peer.local).collect::<Vec<_>>(), overflow)
@@ -160,23 +160,6 @@ pub fn fastopen_early(class: Class) {
 
 const FASTOPEN_KINDS: &str = "syn_queued,synack_sent,synack_retransmitted,accept_queued,accepted,closed,listener";
 
-fn info(socket: &TcpStream) -> libc::tcp_info {
-    // SAFETY: all zeroes is a value of the structure; the kernel writes no more than its size.
-    unsafe {
-        let mut info: libc::tcp_info = std::mem::zeroed();
-        let mut size = libc::socklen_t::try_from(size_of_val(&info)).unwrap();
-        let done = libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            (&raw mut info).cast(),
-            &raw mut size,
-        );
-        assert_eq!(done, 0);
-        info
-    }
-}
-
 /// `TCP_DEFER_ACCEPT`: the bare final ACK is dropped, which is no refusal and no loss. Data ends the deferral at once, or
 /// the first SYN-ACK that is sent again does.
 pub fn defer_accept(class: Class) {
@@ -189,7 +172,7 @@ pub fn defer_accept(class: Class) {
             .map(|ip| {
                 let listener = listener(ip, 8).unwrap();
                 // One timeout of a SYN-ACK.
-                option(&listener, libc::TCP_DEFER_ACCEPT, 1);
+                set_option(&listener, libc::TCP_DEFER_ACCEPT, 1).unwrap();
                 listener
             })
             .collect();
@@ -245,20 +228,6 @@ pub fn defer_accept(class: Class) {
         assert!(ns(queued, "half_open_ns") >= since, "{came} {queued}");
     }
     assert_eq!(events.all.len(), 5 * deferred + silent.len(), "{:#?}", events.all);
-}
-
-fn option(listener: &TcpListener, name: i32, value: i32) {
-    // SAFETY: an option of that type.
-    let done = unsafe {
-        libc::setsockopt(
-            listener.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            name,
-            (&raw const value).cast(),
-            4,
-        )
-    };
-    assert_eq!(done, 0);
 }
 
 /// IPv4 peers of an IPv6 listener: IPv4 on the wire, and said so from the SYN on.
