@@ -66,12 +66,13 @@ pub fn note<M: Mem>(listener: Sock<M>, before: bool) {
         if !new {
             return;
         }
-        (*tally).saddr = tuple.saddr;
-        (*tally).inode = listener.inode();
-        (*tally).sport = tuple.sport;
-        (*tally).family = tuple.family;
-        (*tally).before = u8::from(before);
-        (*tally).netns = netns;
+        // In this order: whoever reads the table meanwhile knows by the last that all of it is there.
+        (&raw mut (*tally).saddr).write_volatile(tuple.saddr);
+        (&raw mut (*tally).inode).write_volatile(listener.inode());
+        (&raw mut (*tally).sport).write_volatile(tuple.sport);
+        (&raw mut (*tally).family).write_volatile(tuple.family);
+        (&raw mut (*tally).before).write_volatile(u8::from(before));
+        (&raw mut (*tally).netns).write_volatile(netns);
     }
     let address = ListenKey {
         saddr: tuple.saddr,

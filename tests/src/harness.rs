@@ -128,6 +128,15 @@ pub fn emulated() -> bool {
     std::fs::read_to_string("/proc/cpuinfo").unwrap().contains("QEMU TCG")
 }
 
+/// Which preemption the kernel of a VM has, from its first process.
+pub const PREEMPTION: &str = "INTEGRATION_PREEMPTION";
+
+/// Whether this kernel may not run a program at all, because it was in one: preempted there, or in a softirq on top of it.
+pub fn skips_programs() -> bool {
+    let preemption = std::env::var(PREEMPTION).unwrap_or_default();
+    !emulated() || preemption.contains("(full)") || preemption.contains("(lazy)")
+}
+
 /// How long anything may take: VMs run without hardware support.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -31,6 +31,7 @@ pub fn run() -> ExitCode {
     // A child of ours, so that the tests see a process table with somebody who waits.
     let mut tests = Command::new("/proc/self/exe");
     tests.args(lines(ARGS));
+    tests.env(harness::PREEMPTION, preemption());
     for line in lines(ENV) {
         if let Some((name, value)) = line.split_once('=') {
             tests.env(name, value);
@@ -50,6 +51,16 @@ pub fn run() -> ExitCode {
         libc::reboot(libc::RB_AUTOBOOT);
     }
     ExitCode::FAILURE
+}
+
+/// Which preemption the kernel has, as it marks it: `none voluntary (full)`. Nothing where it has no choice.
+fn preemption() -> String {
+    const DEBUGFS: &str = "/tmp/debugfs";
+    mount("debugfs", DEBUGFS);
+    let text = fs::read_to_string(format!("{DEBUGFS}/sched/preempt")).unwrap_or_default();
+    // SAFETY: a string that is terminated. With it, tracefs would be where trials hide it.
+    unsafe { libc::umount(c"/tmp/debugfs".as_ptr()) };
+    text.trim().to_owned()
 }
 
 fn lines(path: &str) -> Vec<String> {

@@ -63,7 +63,7 @@ pub struct Tally {
     pub family: u8,
     /// 1: it was there before the trace.
     pub before: u8,
-    /// Inode of the network namespace.
+    /// Inode of the network namespace; 0: the rest is not written yet.
     pub netns: u32,
     /// The second, of the boot clock, of which `shown` tells.
     pub second: u32,

@@ -106,7 +106,11 @@ impl Tables {
         let mut events = Vec::new();
         for entry in self.listeners.iter() {
             let (_, bytes) = entry.context("cannot read the table of listeners")?;
-            events.push(listener(&pod_read_unaligned(&bytes), time_ns));
+            let tally: Tally = pod_read_unaligned(&bytes);
+            // One that a program writes at this moment is there the next time.
+            if tally.netns != 0 {
+                events.push(listener(&tally, time_ns));
+            }
         }
         Ok(events)
     }

@@ -135,14 +135,22 @@ pub fn namespace() -> Option<Namespace> {
     Some(namespace)
 }
 
-/// A tracer tells once a second what the kernel skipped.
+/// A tracer tells once a second what the kernel skipped, and each ten seconds what it finds without that.
 const TOLD_WITHIN: Duration = Duration::from_millis(2500);
+const FOUND_WITHIN: Duration = Duration::from_millis(12_500);
 
 /// Whether the kernel skipped a program lately: waits until that is told, or would have been; a case asks that failed.
 pub fn skipped_lately() -> bool {
     let news = || SKIPPED.load(Relaxed) > SKIPPED_TOLD.load(Relaxed);
     let told = if locked(&SHARED).is_some() {
-        super::until(TOLD_WITHIN, news)
+        super::until(
+            if super::skips_programs() {
+                FOUND_WITHIN
+            } else {
+                TOLD_WITHIN
+            },
+            news,
+        )
     } else {
         news()
     };
@@ -220,7 +228,7 @@ fn route(views: &Mutex<Vec<Route>>, lost: &Lines, line: String) {
     let kind = lines::kind(&line).unwrap_or_default();
     let mut views = views.lock().unwrap();
     if kind == "lost" {
-        if line.contains("\"program_busy\"") {
+        if line.contains("\"program_busy\"") || (line.contains("\"unseen\"") && super::skips_programs()) {
             let count = lines::member(&line, "\"count\":", '}').and_then(|count| count.split(',').next()?.parse().ok());
             SKIPPED.fetch_add(count.unwrap_or(1), Relaxed);
         }

@@ -16,10 +16,10 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Class, Namespace, PATIENCE, emulated,
+    Class, Namespace, PATIENCE,
     lines::Lines,
     shared::{self, View},
-    socklife, until,
+    skips_programs, socklife, until,
 };
 
 /// A tracer that is attached.
@@ -311,10 +311,10 @@ impl Events {
     pub fn assert_whole_but_skipped(&self) -> u64 {
         assert!(self.status.success(), "{}: {}", self.status, self.stderr);
         let lost = self.of("lost");
-        // It says which it skipped. What it never ran shows later: no kernel of the VMs does that.
+        // It says which it skipped. What it did not run shows later.
         let all_skipped = lost
             .iter()
-            .all(|event| event["stage"] == "program_busy" || (event["stage"] == "unseen" && !emulated()));
+            .all(|event| event["stage"] == "program_busy" || (event["stage"] == "unseen" && skips_programs()));
         assert!(all_skipped, "{lost:?}\n{}", self.stderr);
         lost.iter().filter_map(|event| event["count"].as_u64()).sum()
     }
