@@ -2,13 +2,18 @@
 //! the sock for an iterator (5.10) a queue changes under the walk, and each walk has an end.
 
 use aya_ebpf::helpers::generated::{bpf_jiffies64, bpf_ktime_get_ns};
-use socklife_abi::queued::{Flow, MOST, Memory, SkbQueue, chrono as going_on, cut};
+use socklife_abi::{
+    event::state,
+    kernel::ABSENT,
+    queued::{Flow, MOST, Memory, SkbQueue, chrono as going_on, cut},
+    socket::{UNKNOWN_IDLE, pending},
+};
 
 use crate::{
     maps::global,
     mem::{Probe, off},
     packet::Skb,
-    sock::Sock,
+    sock::{Sock, TIME_PROBE},
 };
 
 /// The lowest bits of a parent's pointer are the node's colour (`rb_parent`).
@@ -195,6 +200,49 @@ impl Sock<Probe> {
             ],
             chrono,
         }
+    }
+
+    /// Which of its timers runs; those of its ACKs aside (`get_tcp4_sock`).
+    #[inline(always)]
+    pub fn timer(self) -> u8 {
+        match self.0.get(off!(timer_event)) {
+            0 => {}
+            TIME_PROBE => return pending::WINDOW_PROBE,
+            _ => return pending::RETRANSMISSION,
+        }
+        // Newer kernels have it elsewhere, and another in its place.
+        let armed = if off!(keepalive_timer).bytes() == ABSENT {
+            self.0.get(off!(sock_timer))
+        } else {
+            self.0.get(off!(keepalive_timer))
+        };
+        match (armed, self.state()) {
+            (0, _) => pending::NONE,
+            (_, state::FIN_WAIT2) => pending::FIN_WAIT2,
+            _ => pending::KEEPALIVE,
+        }
+    }
+
+    /// Milliseconds since data or an ACK went over it.
+    #[inline(always)]
+    pub fn idle_ms(self) -> u64 {
+        const CONNECTED: u32 = 1 << state::ESTABLISHED
+            | 1 << state::FIN_WAIT1
+            | 1 << state::FIN_WAIT2
+            | 1 << state::CLOSE_WAIT
+            | 1 << state::LAST_ACK
+            | 1 << state::CLOSING;
+        let hz = u64::from(global!(CONFIG.hz));
+        if CONNECTED & (1 << (self.state() & 31)) == 0 || hz == 0 {
+            return UNKNOWN_IDLE;
+        }
+        // SAFETY: takes no argument.
+        let now = unsafe { bpf_jiffies64() } as u32;
+        let since = |then: u32| now.wrapping_sub(then);
+        let idle = since(self.0.get(off!(last_sent)))
+            .min(since(self.0.get(off!(last_received))))
+            .min(since(self.0.get(off!(last_ack))));
+        u64::from(idle) * 1000 / hz
     }
 
     /// What its queues are charged to.

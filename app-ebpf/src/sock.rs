@@ -9,6 +9,9 @@ use crate::{
     task::fd_of_file,
 };
 
+/// `ICSK_TIME_PROBE0`: the window is probed.
+pub const TIME_PROBE: u8 = 3;
+
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 const IPPROTO_TCP: u16 = 6;

@@ -14,6 +14,7 @@ mod layout;
 mod loader;
 mod look;
 mod losses;
+pub mod meanings;
 pub mod namespaces;
 mod netstat;
 mod object;

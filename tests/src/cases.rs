@@ -19,6 +19,7 @@ mod skb;
 mod skb_allocs;
 mod sockets;
 mod sockets_queues;
+mod sockets_timers;
 mod tasks;
 mod trouble;
 mod unseen;
@@ -49,6 +50,7 @@ pub const SHARING: &[(&str, Case)] = &[
     ("data_drops_last_hop", data::drops::last_hop),
     ("data_drops_nothing", data::drops::nothing_dropped),
     ("data_resets", data::resets::aborted),
+    ("data_reset_reasons", data::reasons::given_up),
     ("data_resets_by_timer", data::resets::by_timer),
     ("data_resent", data::resent::unanswered),
     ("data_resent_without_data", data::resent::without_data),
@@ -145,6 +147,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("queues_expired_early", queues::syn_queue::expired_early),
     ("queues_time_wait_passes", queues::syn_queue::time_wait_passes),
     ("storm_balances", unseen::storm),
+    ("reasons_explained", data::reasons::explained),
     ("syn_flood", flood::syn_flood),
     ("queues_in_a_flood", flood::queues_go_on),
     ("capacity_descriptors", capacity::descriptors),
@@ -158,6 +161,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("fork_storm", handoff::storm::forks),
     ("sockets_exactly", sockets::exactly),
     ("sockets_many", sockets::many),
+    ("sockets_timers", sockets_timers::each),
     ("sockets_queues_unread", sockets_queues::unread),
     ("sockets_queues_window_closed", sockets_queues::window_closed),
     ("sockets_queues_not_acknowledged", sockets_queues::not_acknowledged),

@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result, ensure};
 use crate::{cache, cargo, cmd, output, workspace};
 
 /// A generated file, and the arguments with which socklife prints it.
-const GENERATED: &[(&str, &[&str])] = &[("docs/events.md", &["generate", "events"])];
+const GENERATED: &[(&str, &[&str])] = &[
+    ("docs/events.md", &["generate", "events"]),
+    ("docs/reasons.md", &["generate", "reasons"]),
+];
 
 /// Writes the generated documents.
 pub fn run() -> Result<()> {

@@ -45,8 +45,39 @@ pub struct Socket {
     pub state: u8,
     /// `MAPPED`, `IN_ACCEPT_QUEUE`.
     pub flags: u8,
-    /// Zero.
-    pub reserved: u8,
+    /// A [`pending`].
+    pub timer: u8,
+    /// Milliseconds since it last sent data, received data or was acknowledged, or [`UNKNOWN_IDLE`].
+    pub idle_ms: u64,
+}
+
+/// Nothing tells how long nothing went over it.
+pub const UNKNOWN_IDLE: u64 = u64::MAX;
+
+/// The timer of a connection that runs.
+pub mod pending {
+    /// Of what is no connection, or not any more.
+    pub const UNKNOWN: u8 = 0;
+    /// None.
+    pub const NONE: u8 = 1;
+    /// What is sent and not acknowledged will be sent again.
+    pub const RETRANSMISSION: u8 = 2;
+    /// The peer's closed window will be probed.
+    pub const WINDOW_PROBE: u8 = 3;
+    /// Whether the peer is still there will be asked.
+    pub const KEEPALIVE: u8 = 4;
+    /// The peer's FIN is waited for.
+    pub const FIN_WAIT2: u8 = 5;
+
+    /// By number.
+    pub const NAMES: [&str; 6] = [
+        "unknown",
+        "none",
+        "retransmission",
+        "window_probe",
+        "keepalive",
+        "fin_wait2",
+    ];
 }
 
 /// What tells a socket from others: its address, which may be used again, and its ends.
@@ -60,4 +91,4 @@ impl Socket {
     }
 }
 
-const _: () = assert!(size_of::<Socket>() == 96);
+const _: () = assert!(size_of::<Socket>() == 104);

@@ -5,7 +5,7 @@ use bytemuck::{Pod, Zeroable as _};
 use socklife_abi::{
     event::state,
     queued::{Flow, Memory, SkbQueue},
-    socket::{IN_ACCEPT_QUEUE, MAPPED, Socket},
+    socket::{IN_ACCEPT_QUEUE, MAPPED, Socket, UNKNOWN_IDLE, pending},
 };
 
 use crate::{
@@ -137,7 +137,8 @@ fn wanted(sock: Sock<Probe>, tuple: Tuple, state: u32) -> Option<Socket> {
         family: tuple.family,
         state: state as u8,
         flags: if tuple.mapped { MAPPED } else { 0 },
-        reserved: 0,
+        timer: pending::UNKNOWN,
+        idle_ms: UNKNOWN_IDLE,
     })
 }
 
@@ -162,6 +163,8 @@ fn full(sock: Sock<Probe>, socket: Socket) -> Socket {
         recv_q: sock.recv_q(),
         send_q: sock.send_q(),
         flags: socket.flags | if waits { IN_ACCEPT_QUEUE } else { 0 },
+        timer: sock.timer(),
+        idle_ms: sock.idle_ms(),
         ..socket
     }
 }

@@ -17,12 +17,10 @@ use crate::{
     maps::LEARNT,
     mem::{Mem, Obj, Probe, off},
     requests::now,
-    sock::Sock,
+    sock::{Sock, TIME_PROBE},
     task::Task,
 };
 
-/// `ICSK_TIME_PROBE0`
-const TIME_PROBE: u8 = 3;
 /// Its place in `LEARNT`: the function of a connection's timer.
 const WRITE_TIMER: u32 = 1;
 

@@ -6,7 +6,28 @@ use std::{
     sync::LazyLock,
 };
 
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeMap};
+
+use super::FieldDoc;
+use crate::kernel::reasons::Reason;
+
+/// The field that says what a reason means.
+pub const MEANS: FieldDoc = (
+    "means",
+    "`reason` in words ([reasons.md](reasons.md)); absent for one that this version does not know",
+);
+
+/// Writes a reason, where there is one, and what it means.
+pub fn reason_json<M: SerializeMap>(reason: Option<Reason>, map: &mut M) -> Result<(), M::Error> {
+    let Some(Reason { name, means }) = reason else {
+        return Ok(());
+    };
+    map.serialize_entry("reason", &name)?;
+    match means {
+        Some(means) => map.serialize_entry("means", means),
+        None => Ok(()),
+    }
+}
 
 /// A TCP state.
 pub fn state(number: u32) -> &'static str {

@@ -26,7 +26,7 @@ impl Describe for RcvqFull {
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         if let Some(reason) = reasons::of_drop(self.reason) {
-            map.serialize_entry("reason", &reason)?;
+            map.serialize_entry("reason", &reason.name)?;
         }
         map.serialize_entry("len", &self.len)?;
         for (name, bytes) in [
@@ -45,7 +45,9 @@ impl Describe for RcvqFull {
         write!(
             out,
             "{}: no room for {} bytes",
-            reasons::of_drop(self.reason).unwrap_or_default(),
+            reasons::of_drop(self.reason)
+                .map(|reason| reason.name)
+                .unwrap_or_default(),
             self.len
         )?;
         if self.unread != UNKNOWN_BYTES {

@@ -3,7 +3,10 @@ use std::fmt;
 use serde::ser::SerializeMap;
 use socklife_abi::event::ResetSent;
 
-use super::{Describe, FieldDoc, names::state};
+use super::{
+    Describe, FieldDoc,
+    names::{MEANS, reason_json, state},
+};
 use crate::kernel::reasons;
 
 impl Describe for ResetSent {
@@ -17,6 +20,7 @@ impl Describe for ResetSent {
             "reason",
             "the running kernel's name for it (`enum sk_rst_reason` in its BTF, without the prefix); absent before 6.10",
         ),
+        MEANS,
         (
             "answers",
             "`true`: it answers a segment; `false`: this end gave up, and the process that did is named",
@@ -28,9 +32,7 @@ impl Describe for ResetSent {
     ];
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        if let Some(reason) = reasons::of_reset(self.reason) {
-            map.serialize_entry("reason", &reason)?;
-        }
+        reason_json(reasons::of_reset(self.reason), map)?;
         map.serialize_entry("answers", &(self.answers != 0))?;
         if self.state != 0 {
             map.serialize_entry("state", state(self.state))?;

@@ -5,9 +5,12 @@ use socklife_abi::event::{SENDING, SkbDropped};
 
 use super::{
     Describe, FieldDoc,
-    names::{TcpFlags, state},
+    names::{MEANS, TcpFlags, reason_json, state},
 };
-use crate::kernel::{reasons, symbols};
+use crate::kernel::{
+    reasons::{self, Reason},
+    symbols,
+};
 
 impl Describe for SkbDropped {
     const MEANING: &'static str = "A segment was dropped. Its four-tuple is that of its headers where no socket is known; this end is the receiver's.";
@@ -18,6 +21,7 @@ impl Describe for SkbDropped {
             "the running kernel's name for it (`enum skb_drop_reason` in its BTF, without the prefix, and from 7.1 on \
              `enum qdisc_drop_reason`); `OPENVSWITCH 5` for a subsystem's that has no name there; absent before 5.17",
         ),
+        MEANS,
         (
             "location",
             "the kernel's function that dropped it; its address where `/proc/kallsyms` gives none",
@@ -33,9 +37,7 @@ impl Describe for SkbDropped {
     ];
 
     fn json<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-        if let Some(reason) = reasons::of_drop(self.reason) {
-            map.serialize_entry("reason", &reason)?;
-        }
+        reason_json(reasons::of_drop(self.reason), map)?;
         if let Some(location) = symbols::shown(self.location) {
             map.serialize_entry("location", &location)?;
         }
@@ -51,8 +53,9 @@ impl Describe for SkbDropped {
     }
 
     fn text(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        match reasons::of_drop(self.reason) {
-            Some(reason) => write!(out, "{reason} ")?,
+        let reason = reasons::of_drop(self.reason);
+        match &reason {
+            Some(Reason { name, .. }) => write!(out, "{name} ")?,
             None => out.write_str("no reason given, ")?,
         }
         write!(
@@ -65,6 +68,10 @@ impl Describe for SkbDropped {
         } else {
             " on its way out"
         };
-        write!(out, ": {}{way}, {} bytes", TcpFlags(self.tcp_flags), self.len)
+        write!(out, ": {}{way}, {} bytes", TcpFlags(self.tcp_flags), self.len)?;
+        match reason.and_then(|reason| reason.means) {
+            Some(means) => write!(out, " ({means})"),
+            None => Ok(()),
+        }
     }
 }

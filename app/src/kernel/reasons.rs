@@ -1,9 +1,11 @@
 //! Why the running kernel drops segments and sends RSTs, by the names that its BTF has: the numbers change from build to
 //! build.
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{collections::BTreeMap, fmt, sync::OnceLock};
 
 use socklife_abi::{config, event::NO_REASON};
+
+use super::meanings::{self, DROPS, RESETS};
 
 /// Nothing is lost: TCP is done with the segment, or its socket is closed.
 pub const USED_UP: [&str; 5] = [
@@ -92,25 +94,46 @@ impl Reasons {
     }
 }
 
-/// The name of a drop reason; `None` where the kernel gives none.
-pub fn of_drop(number: u32) -> Option<String> {
+/// A reason as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// The kernel's name for it.
+    pub name: String,
+    /// What it means; `None` for one that is newer than this program.
+    pub means: Option<&'static str>,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        match self.means {
+            Some(means) => write!(f, " ({means})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A drop reason; `None` where the kernel gives none.
+pub fn of_drop(number: u32) -> Option<Reason> {
     if number == NO_REASON {
         return None;
     }
-    Some(
-        KNOWN
-            .get()
-            .map_or_else(|| number.to_string(), |reasons| reasons.drop(number)),
-    )
+    let name = KNOWN
+        .get()
+        .map_or_else(|| number.to_string(), |reasons| reasons.drop(number));
+    let means = meanings::of(DROPS, &name);
+    Some(Reason { name, means })
 }
 
-/// The name of the reason of a RST; `None` where the kernel gives none.
-pub fn of_reset(number: u32) -> Option<String> {
+/// The reason of a RST; `None` where the kernel gives none.
+pub fn of_reset(number: u32) -> Option<Reason> {
     if number == NO_REASON {
         return None;
     }
     let name = KNOWN.get().and_then(|reasons| reasons.resets.get(&number)).cloned();
-    Some(name.unwrap_or_else(|| number.to_string()))
+    let name = name.unwrap_or_else(|| number.to_string());
+    let means = meanings::of(RESETS, &name);
+    Some(Reason { name, means })
 }
 
 #[cfg(test)]

@@ -13,13 +13,16 @@ use socklife_abi::{
     table::{DropCount, DropPlace},
 };
 
-use crate::kernel::{reasons, symbols};
+use crate::kernel::{
+    reasons::{self, Reason},
+    symbols,
+};
 
 /// What was dropped in one place for one reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The kernel's name, where it gives a reason.
-    pub reason: Option<String>,
+    /// Where the kernel gives one.
+    pub reason: Option<Reason>,
     /// The function, or its address.
     pub location: String,
     /// On its way out.
@@ -65,7 +68,13 @@ impl Drops {
                 None => rows.push(row),
             }
         }
-        rows.sort_by_key(|row| (Reverse(row.total.segments), row.reason.clone(), row.location.clone()));
+        rows.sort_by_key(|row| {
+            (
+                Reverse(row.total.segments),
+                row.reason.as_ref().map(|reason| reason.name.clone()),
+                row.location.clone(),
+            )
+        });
         rows
     }
 }

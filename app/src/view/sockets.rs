@@ -26,7 +26,7 @@ mod tests {
     use socklife_abi::{
         event::state,
         queued::{Flow, Memory, Queued, Queueing, SkbQueue, chrono, cut},
-        socket::{IN_ACCEPT_QUEUE, MAPPED, Socket},
+        socket::{IN_ACCEPT_QUEUE, MAPPED, Socket, UNKNOWN_IDLE, pending},
     };
 
     use super::{DWELL_FIELDS, FIELDS, Listed, QUEUES_FIELDS, Queues, QueuesTable, json, lines, rows};
@@ -56,6 +56,7 @@ mod tests {
             family: if local.is_ipv4() { 4 } else { 6 },
             state: u8::try_from(state).expect("small"),
             netns: 4_026_531_840,
+            idle_ms: UNKNOWN_IDLE,
             ..Socket::zeroed()
         }
     }
@@ -67,6 +68,8 @@ mod tests {
                 inode: 900,
                 uid: 1000,
                 recv_q: 5,
+                timer: pending::KEEPALIVE,
+                idle_ms: 63_049,
                 ..socket(state::ESTABLISHED, "10.0.0.1:40000", "192.0.2.1:443")
             },
             socket(state::TIME_WAIT, "127.0.0.1:8080", "127.0.0.1:40010"),
@@ -75,6 +78,8 @@ mod tests {
                 inode: 802,
                 uid: 33,
                 send_q: 123_456_789,
+                timer: pending::NONE,
+                idle_ms: 0,
                 flags: MAPPED,
                 ..socket(state::ESTABLISHED, "127.0.0.1:8080", "127.0.0.1:40020")
             },
@@ -123,13 +128,13 @@ mod tests {
         assert_eq!(
             lines(&rows(&sockets, &holders, None)),
             [
-                "STATE        RECV-Q    SEND-Q SYN-Q LADDR       LPORT RADDR       RPORT      NETNS  UID INODE COOKIE HOLDERS",
-                "LISTEN            1       128 1/128 ::           8080 -               - 4026531840   33   801      7 serve[41] fd 3, serve[57] fd 3",
-                "NEW_SYN_RECV      0         0     - 127.0.0.1    8080 127.0.0.1   40040 4026531840    -     -     28 -",
-                "ESTABLISHED       0         0     - 2001:db8::1  8080 2001:db8::2 40030 4026531840    -     -     29 (in the accept queue)",
-                "ESTABLISHED       0 123456789     - 127.0.0.1    8080 127.0.0.1   40020 4026531840   33   802     30 serve[57] fd 4, serve[57] fd 5",
-                "TIME_WAIT         0         0     - 127.0.0.1    8080 127.0.0.1   40010 4026531840    -     -      - -",
-                "ESTABLISHED       5         0     - 10.0.0.1    40000 192.0.2.1     443 4026531840 1000   900     31 \\u{1b}[2J[60] fd 9",
+                "STATE        RECV-Q    SEND-Q SYN-Q LADDR       LPORT RADDR       RPORT      NETNS  UID INODE COOKIE TIMER      IDLE HOLDERS",
+                "LISTEN            1       128 1/128 ::           8080 -               - 4026531840   33   801      7 -             - serve[41] fd 3, serve[57] fd 3",
+                "NEW_SYN_RECV      0         0     - 127.0.0.1    8080 127.0.0.1   40040 4026531840    -     -     28 -             - -",
+                "ESTABLISHED       0         0     - 2001:db8::1  8080 2001:db8::2 40030 4026531840    -     -     29 -             - (in the accept queue)",
+                "ESTABLISHED       0 123456789     - 127.0.0.1    8080 127.0.0.1   40020 4026531840   33   802     30 none       0.0s serve[57] fd 4, serve[57] fd 5",
+                "TIME_WAIT         0         0     - 127.0.0.1    8080 127.0.0.1   40010 4026531840    -     -      - -             - -",
+                "ESTABLISHED       5         0     - 10.0.0.1    40000 192.0.2.1     443 4026531840 1000   900     31 keepalive 63.0s \\u{1b}[2J[60] fd 9",
             ]
         );
         let held = rows(&sockets, &holders, Some(57));

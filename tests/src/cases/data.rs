@@ -1,6 +1,7 @@
 //! What becomes of the data: dropped, sent again, reset, held up; each made on purpose.
 
 pub mod drops;
+pub mod reasons;
 pub mod resent;
 pub mod resets;
 pub mod window;

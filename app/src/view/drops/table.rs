@@ -3,7 +3,7 @@
 use super::Row;
 use crate::output::{Columns, Title};
 
-const COLUMNS: usize = 6;
+const COLUMNS: usize = 7;
 const TITLES: [Title; COLUMNS] = [
     ("REASON", false),
     ("LOCATION", false),
@@ -11,6 +11,7 @@ const TITLES: [Title; COLUMNS] = [
     ("NOW", true),
     ("SEGMENTS", true),
     ("BYTES", true),
+    ("MEANING", false),
 ];
 
 /// As wide as what was shown so far.
@@ -38,11 +39,18 @@ impl Table {
 
 fn cells(row: &Row) -> [String; COLUMNS] {
     [
-        row.reason.clone().unwrap_or_else(|| "-".to_owned()),
+        row.reason
+            .as_ref()
+            .map_or_else(|| "-".to_owned(), |reason| reason.name.clone()),
         row.location.clone(),
         row.direction().to_owned(),
         row.in_interval.to_string(),
         row.total.segments.to_string(),
         row.total.bytes.to_string(),
+        row.reason
+            .as_ref()
+            .and_then(|reason| reason.means)
+            .unwrap_or("-")
+            .to_owned(),
     ]
 }

@@ -53,6 +53,15 @@ pub const FIELDS: &[FieldDoc] = &[
     ("accept_queue_limit", "… and how many may wait"),
     ("in_accept_queue", "`true`: accept(2) has not taken it yet"),
     (
+        "timer",
+        "of a connection, the timer that runs: `retransmission`, `window_probe`, `keepalive`, `fin_wait2` (it waits for the \
+         peer's FIN), or `none`: then nothing notices that the peer is gone until something is sent",
+    ),
+    (
+        "idle_ns",
+        "of a connection: since it last sent data, received data or was acknowledged, as exact as a tick of the kernel's clock",
+    ),
+    (
         "queues",
         "with `--queues`, of a connection: what its queues hold, an object; see below",
     ),
@@ -120,6 +129,12 @@ impl Serialize for Fields<'_> {
         }
         if row.in_accept_queue() {
             map.serialize_entry("in_accept_queue", &true)?;
+        }
+        if let Some(timer) = row.timer() {
+            map.serialize_entry("timer", timer)?;
+        }
+        if let Some(idle) = row.idle() {
+            map.serialize_entry("idle_ns", &u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX))?;
         }
         if let Some(queues) = row.queues {
             map.serialize_entry("queues", &QueuesFields::of(queues))?;

@@ -3,15 +3,19 @@
 use std::{
     collections::{HashMap, HashSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use socklife_abi::{
     event::state,
-    socket::{IN_ACCEPT_QUEUE, Socket},
+    socket::{IN_ACCEPT_QUEUE, Socket, UNKNOWN_IDLE, pending},
 };
 
 use super::queues::Queues;
-use crate::{event::address, holders::Holder};
+use crate::{
+    event::{address, names},
+    holders::Holder,
+};
 
 /// What a row is made of.
 pub trait Listed {
@@ -60,6 +64,18 @@ impl Row<'_> {
     /// Its handshake is done, and accept(2) has not taken it.
     pub fn in_accept_queue(&self) -> bool {
         self.socket.flags & IN_ACCEPT_QUEUE != 0
+    }
+
+    /// Which timer runs; `None` for what is no connection.
+    pub fn timer(&self) -> Option<&'static str> {
+        let timer = self.socket.timer;
+        (timer != pending::UNKNOWN).then(|| names::numbered(&pending::NAMES, timer.into()))
+    }
+
+    /// How long nothing went over it.
+    pub fn idle(&self) -> Option<Duration> {
+        let idle_ms = self.socket.idle_ms;
+        (idle_ms != UNKNOWN_IDLE).then(|| Duration::from_millis(idle_ms))
     }
 
     /// Whose it is; nobody's without a socket.

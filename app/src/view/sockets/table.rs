@@ -8,7 +8,7 @@ use crate::{
     output::{Columns, Comm, Title},
 };
 
-const COLUMNS: usize = 12;
+const COLUMNS: usize = 14;
 
 /// The first three are those of `ss`.
 const TITLES: [Title; COLUMNS] = [
@@ -24,6 +24,8 @@ const TITLES: [Title; COLUMNS] = [
     ("UID", true),
     ("INODE", true),
     ("COOKIE", true),
+    ("TIMER", false),
+    ("IDLE", true),
 ];
 
 /// The titles, and a line for each row.
@@ -58,6 +60,8 @@ fn cells(row: &Row<'_>) -> [String; COLUMNS] {
         or_none(row.uid().map(|uid| uid.to_string())),
         known(socket.inode),
         known(socket.cookie),
+        or_none(row.timer().map(str::to_owned)),
+        or_none(row.idle().map(|idle| format!("{:.1}s", idle.as_secs_f64()))),
     ]
 }
 
