@@ -178,6 +178,7 @@ pub const ONCE: &[(&str, fn())] = &[
     ("three_capabilities", trouble::three_capabilities),
     ("no_root", trouble::no_root),
     ("no_btf", trouble::no_btf),
+    ("hidden_addresses", trouble::hidden_addresses),
 ];
 
 /// What does not depend on the kernel either: it runs on this machine's alone.

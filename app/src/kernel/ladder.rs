@@ -21,7 +21,7 @@ use socklife_abi::program::Program;
 use super::{
     Kernel, cgroup,
     hooks::{At, Class, Hook, Row, Rung},
-    loader, tracefs,
+    loader, symbols, tracefs,
     tracepoints::Kept,
 };
 
@@ -219,7 +219,9 @@ impl Ladder<'_> {
     fn load_rung(&self, rung: &Rung, programs: &mut HashMap<Program, &mut Loaded>) -> Result<()> {
         // Before the verifier is asked, which takes longer.
         for hook in rung.hooks {
-            self.is_possible(hook.at).with_context(|| hook.at.to_string())?;
+            self.is_possible(hook.at)
+                .and_then(|()| is_known(hook.program))
+                .with_context(|| hook.at.to_string())?;
         }
         let mut loaded = HashSet::new();
         for hook in rung.hooks {
@@ -284,6 +286,29 @@ impl Ladder<'_> {
         }
         loaded
     }
+}
+
+/// Those that tell what they see by who called must know where that function is.
+fn is_known(program: Program) -> Result<()> {
+    use Program::{
+        SkbPairNodeRawTp, SkbPairNodeRawTpSecond, SkbPairNodeRawTpThird, SkbPairRawTp, SkbPairRawTpSecond,
+        SkbPairRawTpThird,
+    };
+    let asks = matches!(
+        program,
+        SkbPairNodeRawTp
+            | SkbPairNodeRawTpSecond
+            | SkbPairNodeRawTpThird
+            | SkbPairRawTp
+            | SkbPairRawTpSecond
+            | SkbPairRawTpThird
+    );
+    ensure!(
+        !asks || symbols::range(loader::ALLOC_SKB).is_some(),
+        "this kernel hides where {} is: let root read /proc/kallsyms (sysctl kernel.kptr_restrict=1)",
+        loader::ALLOC_SKB
+    );
+    Ok(())
 }
 
 /// What programs attach to that must be opened first.

@@ -116,9 +116,12 @@ fn purge(filter: &Filter, layout: &Layout) -> [u64; 2] {
     symbols::range("skb_queue_purge").unwrap_or_default()
 }
 
+/// Where `sk_buff`s come from.
+pub const ALLOC_SKB: &str = "__alloc_skb";
+
 /// What must be known of the kernel's code.
 fn code(layout: &Layout) -> Code {
-    let [alloc_from, alloc_to] = symbols::range("__alloc_skb").unwrap_or_default();
+    let [alloc_from, alloc_to] = symbols::range(ALLOC_SKB).unwrap_or_default();
     Code {
         alloc_from,
         alloc_to,

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    net::TcpStream,
     os::unix::process::CommandExt as _,
     process::{Command, Output},
 };
@@ -188,6 +189,44 @@ pub fn no_btf() {
         1,
         &["/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"],
     );
+}
+
+/// Whoever tells `sk_buff`s by who allocated them must know where that is, and says so before it attaches anything.
+pub fn hidden_addresses() {
+    for args in [
+        &["trace", "-e", "skb_alloc"][..],
+        &["skb", "--allocs"],
+        &["skb", "--allocs", "--each"],
+    ] {
+        let mut command = socklife();
+        command.args(args).args(["--hooks", "tracepoint", "--duration", "1"]);
+        view::without_addresses(&mut command);
+        assert_fails(
+            &command.output().unwrap(),
+            1,
+            &["__alloc_skb", "kernel.kptr_restrict=1"],
+        );
+    }
+    // A place without a name is its address.
+    let namespace = Namespace::new();
+    let mut command = socklife();
+    command.args([
+        "trace",
+        "-o",
+        "json",
+        "-e",
+        "skb_dropped",
+        "--netns",
+        &namespace.inode.to_string(),
+    ]);
+    view::without_addresses(&mut command);
+    let tracer = Tracer::spawn(command);
+    namespace.run(|| assert!(TcpStream::connect(("127.0.0.1", 7)).is_err()));
+    tracer.wait_for("skb_dropped", 1);
+    let events = tracer.stop();
+    events.assert_whole();
+    let location = events.one("skb_dropped")["location"].as_str().unwrap();
+    assert!(location.starts_with("0x"), "{location}");
 }
 
 pub fn full_disk() {

@@ -32,6 +32,17 @@ pub fn with_sys_kernel(command: &mut Command, entries: &'static [&'static str]) 
     }
 }
 
+/// The command shall see addresses of functions as `kernel.kptr_restrict=2` shows them: none.
+pub fn without_addresses(command: &mut Command) {
+    // SAFETY: as above.
+    unsafe {
+        command.pre_exec(|| {
+            own_mounts()?;
+            mount("/dev/null", "/proc/kallsyms", "", libc::MS_BIND)
+        });
+    }
+}
+
 /// The command shall see no cgroup mount.
 pub fn without_cgroups(command: &mut Command) {
     // SAFETY: as above.

@@ -2,13 +2,13 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use socklife_abi::{config::Filter, event::Kind, program::Program, skb::COUNTED};
 
 use super::Skb;
 use crate::{
     cli::args::{check_privileges, drop_privileges, tell_missing},
-    kernel::{Kernel, Losses, Tracer, symbols},
+    kernel::{Kernel, Losses, Tracer},
     output,
     output::say,
     stream::{self, Check, Events, Limits, ShownSkbs, SkbAllocs},
@@ -30,11 +30,6 @@ pub fn run(skb: &Skb) -> Result<ExitCode> {
         .report
         .iter()
         .any(|row| of_pairs.iter().any(|program| row.takes(*program)));
-    ensure!(
-        !pairs || symbols::range("__alloc_skb").is_some(),
-        "this kernel admits tracepoints only, and hides where __alloc_skb is: let root read /proc/kallsyms \
-         (sysctl kernel.kptr_restrict=1)"
-    );
     if pairs {
         say!(
             "socklife: with tracepoints alone only what TCP queues to send can be counted, an sk_buff and its first \
