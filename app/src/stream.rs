@@ -477,8 +477,14 @@ pub fn tell(news: &[Loss]) {
 }
 
 fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
-    let mut lost = match (losses.lost(), losses.unseen_ends(), losses.not_counted()) {
-        (0, 0, 0) => "none lost".to_owned(),
+    let mut lost = match (
+        losses.lost(),
+        losses.unseen_ends(),
+        losses.not_counted(),
+        losses.at_most(),
+    ) {
+        (0, 0, 0, 0) => "none lost".to_owned(),
+        (0, 0, 0, _) => "none lost that is known of".to_owned(),
         (lost, ..) => format!("{} lost", Grouped(lost)),
     };
     let unwritten = match losses.unwritten() {
@@ -490,6 +496,10 @@ fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
     }
     if losses.not_counted() > 0 {
         let _ = write!(lost, ", a table was full {} times", Grouped(losses.not_counted()));
+    }
+    if losses.at_most() > 0 {
+        let at_most = Grouped(losses.at_most());
+        let _ = write!(lost, ", at most {at_most} more: busy CPUs (docs/limitations.md)");
     }
     let sampled = match losses.sampled() {
         0 => String::new(),

@@ -156,6 +156,7 @@ pub struct Losses {
     output: [AtomicU64; KINDS],
     kernel: [AtomicU64; MISSED],
     busy: AtomicU64,
+    both_busy: AtomicU64,
     sampled: [AtomicU64; KINDS],
     /// Events that waited for an output which took no more.
     unwritten: AtomicU64,
@@ -173,6 +174,7 @@ impl Default for Losses {
             output: [const { AtomicU64::new(0) }; KINDS],
             kernel: [const { AtomicU64::new(0) }; MISSED],
             busy: AtomicU64::new(0),
+            both_busy: AtomicU64::new(0),
             sampled: [const { AtomicU64::new(0) }; KINDS],
             unwritten: AtomicU64::new(0),
             unseen: [const { AtomicU64::new(0) }; KINDS],
@@ -215,6 +217,17 @@ impl Losses {
     /// The kernel's own count.
     pub(super) fn set_busy(&self, total: u64) {
         self.busy.store(total, Relaxed);
+    }
+
+    /// See [`Losses::at_most`].
+    pub(super) fn set_both_busy(&self, at_most: u64) {
+        self.both_busy.store(at_most, Relaxed);
+    }
+
+    /// How many more may be lost, at most: where two programs stand at a place, so often the kernel skipped the one, and so
+    /// often or more the other. Whether it was for the same event nobody counts.
+    pub fn at_most(&self) -> u64 {
+        self.both_busy.load(Relaxed)
     }
 
     /// The kernel side's own count.

@@ -119,6 +119,8 @@ pub struct Tracer {
     pub closed: Vec<u32>,
 }
 
+const BUSY: &str = "cannot read the kernel's counters of programs";
+
 /// The kernel's counts of what was lost.
 pub struct Counters {
     counts: Counts,
@@ -126,6 +128,8 @@ pub struct Counters {
     skbs: RefCell<SkbTables>,
     /// The attached programs whose skipped runs nobody makes up for.
     programs: Vec<OwnedFd>,
+    /// Those that do, by place.
+    doubled: Vec<Vec<OwnedFd>>,
     /// Looks at a listener's queues when it is run.
     refresh: Option<OwnedFd>,
 }
@@ -216,7 +220,13 @@ impl Counters {
             self.read_missed(*missed, losses);
         }
         let skipped = self.programs.iter().map(busy::skipped).sum::<io::Result<u64>>();
-        losses.set_busy(skipped.context("cannot read the kernel's counters of programs")?);
+        losses.set_busy(skipped.context(BUSY)?);
+        let mut at_most = 0;
+        for place in &self.doubled {
+            let skipped = place.iter().map(busy::skipped).collect::<io::Result<Vec<_>>>();
+            at_most += skipped.context(BUSY)?.into_iter().min().unwrap_or(0);
+        }
+        losses.set_both_busy(at_most);
         Ok(())
     }
 
@@ -273,7 +283,8 @@ impl Tracer {
                 counts: Counts::map(counts)?,
                 tables: Tables::of(&mut ebpf, looks, wanted.filter.events)?,
                 skbs: RefCell::new(SkbTables::of(&mut ebpf)?),
-                programs: counted(&ebpf, &report)?,
+                programs: single(&ebpf, &report)?,
+                doubled: doubled(&ebpf, &report)?,
                 refresh: refresher(&mut ebpf),
             },
             log: probe_log::open(&mut ebpf),
@@ -338,12 +349,29 @@ fn looks(ebpf: &mut Ebpf, report: &[RowReport]) -> Result<Option<Looks>> {
 }
 
 /// The programs that are attached, except those that stand in for each other.
-fn counted(ebpf: &Ebpf, report: &[RowReport]) -> Result<Vec<OwnedFd>> {
+fn single(ebpf: &Ebpf, report: &[RowReport]) -> Result<Vec<OwnedFd>> {
     let rungs = report.iter().filter_map(|row| row.chosen);
     let single = rungs.flat_map(|rung| rung.hooks.iter().filter(|hook| !rung.doubles(hook)));
-    let programs: HashSet<_> = single.map(|hook| hook.program).collect();
+    descriptors(ebpf, &single.map(|hook| hook.program).collect())
+}
+
+/// Those that stand in for each other, by place.
+fn doubled(ebpf: &Ebpf, report: &[RowReport]) -> Result<Vec<Vec<OwnedFd>>> {
+    let mut places = HashMap::<_, HashSet<_>>::new();
+    for (row, rung) in report.iter().filter_map(|row| Some((row.row.name, row.chosen?))) {
+        for hook in rung.hooks.iter().filter(|hook| rung.doubles(hook)) {
+            places
+                .entry((row, hook.at.to_string()))
+                .or_default()
+                .insert(hook.program);
+        }
+    }
+    places.values().map(|programs| descriptors(ebpf, programs)).collect()
+}
+
+fn descriptors(ebpf: &Ebpf, programs: &HashSet<Program>) -> Result<Vec<OwnedFd>> {
     programs
-        .into_iter()
+        .iter()
         .filter_map(|program| ebpf.program(program.symbol()))
         .map(|program| {
             let fd = program.fd().context("a program that is attached has no descriptor")?;

@@ -302,7 +302,10 @@ impl Events {
     /// It ended well and lost nothing.
     pub fn assert_whole(&self) {
         let skipped = self.assert_whole_but_skipped();
-        SKIPPED.store(skipped > 0, Relaxed);
+        // Where more may be lost than is known, a case that lacks something proves nothing either.
+        let perhaps = self.stderr.contains("none lost that is known of");
+        assert!(!perhaps || skips_programs(), "{}", self.stderr);
+        SKIPPED.store(skipped > 0 || perhaps, Relaxed);
         assert!(skipped == 0, "{:?}\n{}", self.of("lost"), self.stderr);
         assert!(self.stderr.contains("none lost"), "{}", self.stderr);
     }
