@@ -82,12 +82,13 @@ pub fn given_up(class: Class) {
     });
     tracer.wait_for("reset_sent", WAYS.len() * LOOPBACKS.len());
     let events = ended(tracer);
-    let sent = events.of("reset_sent");
+    // An ACK may be on its way, and meet nobody any more: that is answered.
+    let mut sent = events.of("reset_sent");
+    sent.retain(|event| event["answers"] == false);
     assert_eq!(sent.len(), WAYS.len() * LOOPBACKS.len(), "{:#?}", events.all);
     let expected = WAYS.iter().flat_map(|way| LOOPBACKS.iter().map(move |_| way));
     for (event, (_, reason, means)) in sent.iter().zip(expected) {
         let told = has_reset_reasons();
-        assert_eq!(event["answers"], false, "{event}");
         assert_eq!(event["reason"].as_str(), told.then_some(*reason), "{event}");
         assert_eq!(event["means"].as_str(), told.then_some(*means), "{event}");
     }
