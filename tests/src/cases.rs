@@ -77,6 +77,7 @@ pub const SHARING: &[(&str, Case)] = &[
     ("queues_defer_accept", queues::varieties::defer_accept),
     ("queues_mapped", queues::varieties::mapped),
     ("queues_reuseport", queues::varieties::reuseport),
+    ("queues_migrated", queues::varieties::migrated),
     ("queues_accept_fails", queues::waiting::accept_fails),
     ("queues_dead", queues::waiting::dead),
 ];

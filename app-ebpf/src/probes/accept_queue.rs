@@ -7,7 +7,7 @@ use aya_ebpf::{
     programs::{FEntryContext, ProbeContext, SockOpsContext},
 };
 use socklife_abi::{
-    event::{AcceptQueued, BY_COOKIE, BY_FASTOPEN, CookieAccepted, Queues, Total, UNKNOWN},
+    event::{AcceptQueued, BY_COOKIE, BY_FASTOPEN, CookieAccepted, Queues, Total, UNKNOWN, state},
     program::Program,
     table::Request,
 };
@@ -169,10 +169,12 @@ fn established(child: Sock<Probe>) {
     let request = requests::take(&requests::key(&tuple, netns));
     let fastopen = Req::<Probe>(Obj::new(child.fastopen() as *const u8));
     let (listener, mut flags) = match &request {
-        Some(request) => (
-            Probe::tcp(Req::<Probe>(Obj::new(request.req as *const u8)).listener() as *const u8),
-            0,
-        ),
+        Some(request) => {
+            let own = Probe::tcp(Req::<Probe>(Obj::new(request.req as *const u8)).listener() as *const u8);
+            // Where its own is closed another took it in (`net.ipv4.tcp_migrate_req`).
+            let own = own.filter(|listener| listener.state() == state::LISTEN);
+            (own.or_else(|| by_address(child)), 0)
+        }
         None if fastopen.key() != 0 => (Probe::tcp(fastopen.listener() as *const u8), BY_FASTOPEN),
         None => (by_address(child), 0),
     };

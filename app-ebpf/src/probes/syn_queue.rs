@@ -158,10 +158,14 @@ fn retransmitted<M: Mem>(sk: u64, req: u64, via: Program) {
         return;
     };
     let (half_open_ns, deferred) = match requests::get(&requests::key(&tuple, netns)) {
-        Some(request) => (
-            requests::age(request, subject.envelope.time_ns),
-            request.deferred_us != 0,
-        ),
+        Some(request) => {
+            // Another one where it moved to a listener that is left (`net.ipv4.tcp_migrate_req`).
+            request.req = req.key();
+            (
+                requests::age(request, subject.envelope.time_ns),
+                request.deferred_us != 0,
+            )
+        }
         None => (UNKNOWN, false),
     };
     let queues = listener.queues();
@@ -235,8 +239,14 @@ fn timer_returned(via: Program) {
     if softirq.timer_req == 0 {
         return;
     }
-    let req = request::<Probe>(softirq.timer_req);
+    let key = softirq.timer_req;
     softirq.timer_req = 0;
+    // It moved to another listener, or another has its four-tuple by now.
+    if requests::get(&softirq.timer_key).is_some_and(|request| request.req != key) {
+        half_open::seen(&softirq.timer_key);
+        return;
+    }
+    let req = request::<Probe>(key);
     // Its memory may be another request's by now. One that had no cookie may have got one meanwhile, from whoever tells
     // that its SYN-ACK is sent again.
     if req.is_queued() && (softirq.timer_cookie == 0 || req.cookie() == softirq.timer_cookie) {

@@ -4,15 +4,17 @@ use std::{
     io::Write as _,
     net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
     os::fd::{AsRawFd as _, FromRawFd as _},
+    path::Path,
 };
 
+use socket2::{Domain, Socket, Type};
 use socklife::scene::{
     peer::Peer,
     queues::{listener, set_backlog, set_option, sysctl},
 };
 
 use super::*;
-use crate::harness::{Class, PATIENCE, helper::cookie, netstat::Netstat, tcp_info, until};
+use crate::harness::{Class, PATIENCE, helper::cookie, netstat::Netstat, say, tcp_info, until};
 
 /// TCP Fast Open: the child is queued at the SYN, once, and was never half-open.
 pub fn fastopen(class: Class) {
@@ -315,19 +317,89 @@ const GROUP_PORT: u16 = 7007;
 
 /// A listener on the group's port that does not block.
 fn group_member() -> TcpListener {
-    let to = crate::harness::helper::sockaddr(SocketAddr::new(V4, GROUP_PORT));
-    let on: i32 = 1;
-    // SAFETY: a new socket, owned by a listener, and an address and an option of the sizes that are named.
-    unsafe {
-        let fd = libc::socket(
-            libc::AF_INET,
-            libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK,
-            0,
-        );
-        let set = libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, (&raw const on).cast(), 4);
-        let bound = libc::bind(fd, (&raw const to).cast(), 16);
-        let listens = libc::listen(fd, 64);
-        assert_eq!((set, bound, listens), (0, 0, 0), "{}", std::io::Error::last_os_error());
-        TcpListener::from_raw_fd(fd)
+    let listener = group_member_at(SocketAddr::new(V4, GROUP_PORT));
+    listener.set_nonblocking(true).unwrap();
+    listener
+}
+
+fn group_member_at(address: SocketAddr) -> TcpListener {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None).unwrap();
+    socket.set_reuse_port(true).unwrap();
+    socket.bind(&address.into()).unwrap();
+    socket.listen(64).unwrap();
+    socket.into()
+}
+
+/// What waits at a listener that is closed moves to another of its group: on its way it belongs to that one, with all the
+/// time that it waited, and nothing ended.
+pub fn migrated(class: Class) {
+    const ACKS: u16 = 2;
+    const TIMERS: u16 = 3;
+    const MOVED: usize = (1 + ACKS + TIMERS) as usize;
+    let (namespace, tracer) = start(class);
+    if !namespace.run(|| Path::new("/proc/sys/net/ipv4/tcp_migrate_req").exists()) {
+        say("nothing moves in this kernel (5.14 and later)");
+        return;
+    }
+    let accepted = namespace.run(|| {
+        sysctl("tcp_migrate_req", 1).unwrap();
+        let mut accepted = Vec::new();
+        both(|ip| {
+            let first = group_member_at(SocketAddr::new(ip, GROUP_PORT));
+            let address = first.local_addr().unwrap();
+            let before = Netstat::now();
+            let waits = TcpStream::connect(address).unwrap();
+            let mut peers: Vec<_> = (0..ACKS + TIMERS)
+                .map(|number| Peer::half_open(address, number).unwrap())
+                .collect();
+            let second = group_member_at(address);
+            drop(first);
+            // The final ACK finds the other listener, or the timer of the SYN-ACK does.
+            let (acks, timers) = peers.split_at_mut(ACKS.into());
+            acks.iter().for_each(|peer| peer.ack().unwrap());
+            for peer in timers.iter_mut() {
+                peer.synack(PATIENCE).unwrap();
+                peer.ack().unwrap();
+            }
+            for _ in 0..MOVED {
+                let (server, from) = second.accept().unwrap();
+                accepted.push((from, cookie(server.as_raw_fd()), cookie(second.as_raw_fd())));
+            }
+            let moved = Netstat::now().since(&before, "TCPMigrateReqSuccess");
+            assert_eq!(moved, MOVED as u64, "the kernel's own count");
+            let timers = timers.iter().map(|peer| peer.local);
+            let rest = acks.iter().map(|peer| peer.local).chain([waits.local_addr().unwrap()]);
+            let mut all: Vec<_> = timers.chain(rest).map(|local| local.port()).collect();
+            let mut ports: Vec<_> = accepted
+                .iter()
+                .rev()
+                .take(MOVED)
+                .map(|(from, ..)| from.port())
+                .collect();
+            all.sort_unstable();
+            ports.sort_unstable();
+            assert_eq!(ports, all);
+        });
+        accepted
+    });
+    tracer.wait_for("accepted", 2 * MOVED);
+    let events = ended(tracer);
+    for kind in ["half_open_ended", "never_accepted", "syn_refused", "accept_refused"] {
+        assert!(events.of(kind).is_empty(), "{:#?}", events.of(kind));
+    }
+    let again = events.of("synack_retransmitted").len();
+    assert!(again >= 2 * usize::from(TIMERS), "{again}");
+    assert_eq!(events.of("accepted").len(), 2 * MOVED);
+    for (client, child, listener) in accepted {
+        let story = story(&events, client);
+        let of = |kind: &str| *story.iter().find(|event| event["event"] == kind).unwrap();
+        let (queued, taken) = (of("accept_queued"), of("accepted"));
+        assert_eq!((&queued["cookie"], &taken["cookie"]), (&child.into(), &child.into()));
+        assert_eq!(taken["listener"], listener, "{taken}");
+        // One waited in the accept queue already when it moved.
+        let moved = client.port() >= 20_000 && client.port() < 20_000 + ACKS + TIMERS;
+        assert_eq!(queued["listener"] == listener, moved, "{queued}");
+        assert!(ns(queued, "half_open_ns") > 0 && ns(taken, "accept_wait_ns") > 0);
+        assert!(ns(queued, "half_open_ns") <= ns(queued, "time_ns") - ns(of("syn_queued"), "time_ns"));
     }
 }
