@@ -339,6 +339,7 @@ mod tests {
     use socklife_abi::step;
 
     use super::{DOCUMENTED, Detail, Documented, Envelope, Event, Kind, abi};
+    use crate::kernel::reasons::Reasons;
 
     const QUEUES: abi::Queues = abi::Queues {
         listener: 1,
@@ -601,6 +602,17 @@ mod tests {
         }
     }
 
+    /// Names for those that `full` has.
+    fn name_reasons() {
+        let reasons = |number| [(number, "NO_SOCKET".to_owned())].into();
+        let known = Reasons {
+            drops: reasons(2),
+            resets: reasons(1),
+            ..Reasons::default()
+        };
+        known.publish();
+    }
+
     fn fields_of(kind: Kind, status: u32) -> BTreeMap<String, serde_json::Value> {
         let mut json = Vec::new();
         let mut serializer = serde_json::Serializer::new(&mut json);
@@ -612,6 +624,7 @@ mod tests {
 
     #[test]
     fn every_field_is_documented_and_every_documented_field_is_written() {
+        name_reasons();
         for Documented { kind, fields, .. } in DOCUMENTED {
             // An end by exit, one by a signal, and a call without an sk_buff.
             let written: BTreeMap<_, _> = [256, 9, 0]

@@ -160,9 +160,10 @@ impl Doctor {
                 fired,
                 not_tried,
             }) => {
-                let sighted = hooks
-                    .iter()
-                    .all(|row| row.chosen.is_some() || row.row.need == Need::Optional);
+                // What is told on request only, and takes more rights, is not what socklife is for.
+                let sighted = hooks.iter().all(|row| {
+                    row.chosen.is_some() || row.row.need == Need::Optional || (row.denied && row.row.is_per_packet())
+                });
                 report.hooks = hooks.iter().map(Hook::from).collect();
                 if not_tried.is_none() {
                     report.events = told_by_hooks(&hooks).map(|kind| Seen::of(kind, &fired)).collect();

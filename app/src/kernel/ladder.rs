@@ -303,12 +303,15 @@ fn is_known(program: Program) -> Result<()> {
             | SkbPairRawTpSecond
             | SkbPairRawTpThird
     );
-    ensure!(
-        !asks || symbols::range(loader::ALLOC_SKB).is_some(),
-        "this kernel hides where {} is: let root read /proc/kallsyms (sysctl kernel.kptr_restrict=1)",
-        loader::ALLOC_SKB
-    );
-    Ok(())
+    if !asks || symbols::range(loader::ALLOC_SKB).is_some() {
+        return Ok(());
+    }
+    Err(
+        anyhow!(io::Error::from(io::ErrorKind::PermissionDenied)).context(format!(
+            "/proc/kallsyms does not say where {} is, which takes root and sysctl kernel.kptr_restrict=1 or 0",
+            loader::ALLOC_SKB
+        )),
+    )
 }
 
 /// What programs attach to that must be opened first.

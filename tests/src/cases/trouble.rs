@@ -204,7 +204,7 @@ pub fn hidden_addresses() {
         assert_fails(
             &command.output().unwrap(),
             1,
-            &["__alloc_skb", "kernel.kptr_restrict=1"],
+            &["__alloc_skb", "/proc/kallsyms", "kernel.kptr_restrict=1"],
         );
     }
     // A place without a name is its address.
