@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fs,
     net::{SocketAddr, TcpListener, TcpStream},
     sync::{
         Arc,
@@ -12,7 +13,9 @@ use std::{
 
 use serde_json::Value;
 
-use crate::harness::{Class, Events, Namespace, Tracer, emulated, netstat::Netstat, note_skipped, socklife};
+use crate::harness::{
+    Class, Events, Namespace, PATIENCE, Tracer, emulated, netstat::Netstat, note_skipped, socklife, until,
+};
 
 const LIFE: &str = "connect,connected,established,accepted,closed";
 /// A prime number of connections, half of them over each protocol.
@@ -84,10 +87,21 @@ fn assert_unseen_ends(events: &Events, expected: usize) {
     assert_eq!(told, expected, "{}", events.stderr);
 }
 
+/// Nothing is left in the namespace but what is in TIME_WAIT.
+fn is_over() -> bool {
+    ["tcp", "tcp6"].iter().all(|table| {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap();
+        let mut states = text.lines().skip(1).map(|line| line.split_ascii_whitespace().nth(3));
+        states.all(|state| state == Some("06"))
+    })
+}
+
 fn trace(class: Class, blind: &str, work: impl FnOnce() -> Vec<u16> + Send + 'static) -> (Events, Vec<u16>) {
     let namespace = Namespace::new();
     let tracer = Tracer::start(class, &namespace, &["--event", LIFE, "--blind", blind]);
     let ports = namespace.run(work);
+    // One that is there at the end has not ended.
+    assert!(until(PATIENCE, || namespace.run(is_over)));
     let events = tracer.stop();
     assert!(events.status.success(), "{}", events.stderr);
     assert!(!events.stderr.contains("none lost"), "{}", events.stderr);

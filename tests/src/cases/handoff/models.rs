@@ -282,9 +282,12 @@ pub fn child_without_it(class: Class) {
             .of("fd_closed")
             .into_iter()
             .filter(|event| event["cookie"] == connect["cookie"])
-            .map(|event| (event["pid"] == pid, &event["left"]))
             .collect();
-        assert_eq!(closed, [(false, &1.into()), (true, &0.into())], "{connect}");
+        // The descriptor is gone from /proc a moment before its close is told: the parent may be first.
+        let left: Vec<_> = closed.iter().map(|event| &event["left"]).collect();
+        assert_eq!(left, [1, 0], "{connect}");
+        let by_parent = closed.iter().filter(|event| event["pid"] == pid).count();
+        assert_eq!(by_parent, 1, "{closed:?}");
     }
     for kind in ["handed_off", "finding"] {
         assert!(events.of(kind).is_empty(), "{:?}", events.of(kind));
