@@ -152,14 +152,22 @@ pub fn forget(key: u64) {
 #[inline(always)]
 fn bury(key: u64, life: *const Life) {
     // SAFETY: a value of LIVES.
-    ended(key, unsafe { &*life });
-    let _ = LIVES.remove(key);
+    let (life, phase, netns) = unsafe { (&*life, (*life).phase, (*life).netns) };
+    let grave = dig(key, life);
+    if LIVES.remove(key).is_ok() {
+        end_unseen(phase, netns);
+    } else if let Some(grave) = grave {
+        // Who looks for such was first, and tells.
+        let _ = GRAVES.remove(grave);
+    }
 }
 
 /// The same socket begins another life: what was remembered of the one before is over.
 #[inline(always)]
 pub fn again(key: u64, life: &mut Life) {
-    ended(key, life);
+    let (phase, netns) = (life.phase, life.netns);
+    dig(key, life);
+    end_unseen(phase, netns);
     life.phase = phase::NONE;
     life.queued_ns = 0;
     life.listener = 0;
@@ -169,25 +177,27 @@ pub fn again(key: u64, life: &mut Life) {
     life.queued = 0;
 }
 
-/// This life ended, and nobody saw it end. User space tells of it.
+/// This life ended, and nobody saw it end: user space tells of it, by what is left here under a key.
 #[inline(always)]
-fn ended(key: u64, life: &Life) {
-    end_unseen(life);
-    if life.phase == phase::OPEN
-        && (global!(FILTER.pid) == 0 || life.wanted != 0)
-        && global!(FILTER.events) & (1 << Kind::Closed as u8) != 0
+fn dig(key: u64, life: &Life) -> Option<u64> {
+    if life.phase != phase::OPEN
+        || (global!(FILTER.pid) != 0 && life.wanted == 0)
+        || global!(FILTER.events) & (1 << Kind::Closed as u8) == 0
     {
-        let grave = if life.cookie == 0 { key } else { life.cookie };
-        if GRAVES.insert(grave, life, 0).is_err() {
-            count(Counter::Lost(Kind::Closed as usize));
-        }
+        return None;
     }
+    let grave = if life.cookie == 0 { key } else { life.cookie };
+    if GRAVES.insert(grave, life, 0).is_err() {
+        count(Counter::Lost(Kind::Closed as usize));
+        return None;
+    }
+    Some(grave)
 }
 
 /// Counts a life whose end nobody saw.
 #[inline(always)]
-pub fn end_unseen(life: &Life) {
-    let entry = match life.phase {
+pub fn end_unseen(phase: u8, netns: u32) {
+    let entry = match phase {
         phase::OPEN => {
             missed(Missed::End);
             Entry::ClosedUnseen
@@ -202,5 +212,5 @@ pub fn end_unseen(life: &Life) {
         }
         _ => return,
     };
-    books::note(life.netns, entry);
+    books::note(netns, entry);
 }

@@ -505,7 +505,7 @@ fn unclosed(key: u64, via: Program) {
         books::unseen(kind);
         life.phase = phase::OPEN;
     }
-    lives::end_unseen(life);
+    lives::end_unseen(life.phase, life.netns);
     if life.phase == phase::OPEN {
         closed(&subject, sock, 0);
     }
