@@ -45,7 +45,7 @@ fn ioctl(socket: &impl AsFd, request: libc::c_ulong) -> u64 {
 }
 
 /// Whether a type or a constant of this name is in the kernel's BTF, which is looked through once for each.
-fn kernel_knows(name: &'static str) -> bool {
+pub fn kernel_knows(name: &'static str) -> bool {
     static KNOWN: Mutex<BTreeMap<&str, bool>> = Mutex::new(BTreeMap::new());
     *KNOWN.lock().unwrap().entry(name).or_insert_with(|| {
         let btf = std::fs::read("/sys/kernel/btf/vmlinux").unwrap();
