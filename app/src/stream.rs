@@ -476,7 +476,8 @@ pub fn tell(news: &[Loss]) {
     }
 }
 
-fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
+/// What was lost, and what may be, in words.
+fn lost_in_words(losses: &Losses) -> String {
     let mut lost = match (
         losses.lost(),
         losses.unseen_ends(),
@@ -486,10 +487,6 @@ fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
         (0, 0, 0, 0) => "none lost".to_owned(),
         (0, 0, 0, _) => "none lost that is known of".to_owned(),
         (lost, ..) => format!("{} lost", Grouped(lost)),
-    };
-    let unwritten = match losses.unwritten() {
-        0 => String::new(),
-        unwritten => format!(", {} of them because the output took no more", Grouped(unwritten)),
     };
     if losses.unseen_ends() > 0 {
         let _ = write!(lost, ", {} ends unseen", Grouped(losses.unseen_ends()));
@@ -501,6 +498,15 @@ fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
         let at_most = Grouped(losses.at_most());
         let _ = write!(lost, ", at most {at_most} more: busy CPUs (docs/limitations.md)");
     }
+    lost
+}
+
+fn summary(passed: &Passed, what: &str, losses: &Losses, elapsed: Duration) {
+    let lost = lost_in_words(losses);
+    let unwritten = match losses.unwritten() {
+        0 => String::new(),
+        unwritten => format!(", {} of them because the output took no more", Grouped(unwritten)),
+    };
     let sampled = match losses.sampled() {
         0 => String::new(),
         sampled => format!(", {} counted only (flood; --sample 0 shows each)", Grouped(sampled)),
@@ -550,8 +556,24 @@ mod tests {
     use bytemuck::Zeroable as _;
     use socklife_abi::event::{Connect, Envelope, Kind};
 
-    use super::{Counters, Drained, Event, Loss, Passed, Sent, Sink, TURN, turn};
+    use super::{Counters, Drained, Event, Loss, Losses, Passed, Sent, Sink, TURN, lost_in_words, turn};
     use crate::event::Detail;
+
+    #[test]
+    fn none_lost_is_said_only_where_none_can_be() {
+        let losses = Losses::default();
+        assert_eq!(lost_in_words(&losses), "none lost");
+        losses.set_both_busy(2);
+        assert_eq!(
+            lost_in_words(&losses),
+            "none lost that is known of, at most 2 more: busy CPUs (docs/limitations.md)"
+        );
+        losses.output_full(Kind::Accepted);
+        assert_eq!(
+            lost_in_words(&losses),
+            "1 lost, at most 2 more: busy CPUs (docs/limitations.md)"
+        );
+    }
 
     #[derive(Default)]
     struct Count(u64);

@@ -220,7 +220,7 @@ impl Losses {
     }
 
     /// See [`Losses::at_most`].
-    pub(super) fn set_both_busy(&self, at_most: u64) {
+    pub fn set_both_busy(&self, at_most: u64) {
         self.both_busy.store(at_most, Relaxed);
     }
 

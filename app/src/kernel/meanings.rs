@@ -65,7 +65,7 @@ pub const DROPS: &[Meaning] = &[
     ),
     meaning(
         &["TCP_RFC7323_PAWS", "TCP_RFC7323_PAWS_ACK", "TCP_RFC7323_TW_PAWS"],
-        "its timestamp is older than one that came before (PAWS)",
+        "its timestamp is too old, or answers none that was sent (PAWS)",
         "clients behind one NAT address; `net.ipv4.tcp_timestamps`",
     ),
     meaning(
